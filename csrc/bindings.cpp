@@ -1,0 +1,20 @@
+// The Python module fastnets._C: one register_<op>(m) line per op, nothing else.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "common/cpu_features.h"
+
+namespace fastnets {
+void register_window_accumulate(pybind11::module_& m);
+}
+
+PYBIND11_MODULE(_C, m) {
+  using fastnets::Isa;
+  m.def("active_isa", [] { return std::string(fastnets::isa_name(fastnets::active_isa())); });
+  m.def("available_isas", [] {
+    std::vector<std::string> names;
+    for (Isa isa : fastnets::available_isas()) names.emplace_back(fastnets::isa_name(isa));
+    return names;
+  });
+  fastnets::register_window_accumulate(m);
+}

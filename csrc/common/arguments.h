@@ -1,0 +1,57 @@
+// Argument checks shared by the bindings. Errors carry the op, the argument, what came and what is accepted.
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <stdexcept>
+#include <string>
+
+namespace fastnets {
+
+inline void require(bool ok, const std::string& message) {
+  if (!ok) throw std::invalid_argument(message);
+}
+
+inline std::string shape_text(const pybind11::array& array) {
+  std::string text = "(";
+  for (pybind11::ssize_t i = 0; i < array.ndim(); ++i) {
+    text += (i == 0 ? "" : ", ") + std::to_string(array.shape(i));
+  }
+  return text + ")";
+}
+
+// `array` holds T and has `ndim` dimensions whose strides are whole elements.
+template <class T>
+void require_array(const pybind11::array& array, const std::string& op, const std::string& name, int ndim) {
+  const std::string what = op + ": " + name;
+  if (!pybind11::isinstance<pybind11::array_t<T>>(array)) {  // names of dtypes are slow to make
+    throw std::invalid_argument(what + " has dtype " + std::string(pybind11::str(array.dtype())) + ": pass " +
+                                std::string(pybind11::str(pybind11::dtype::of<T>())));
+  }
+  require(array.ndim() == ndim, what + " has shape " + shape_text(array) + ": pass " + std::to_string(ndim) +
+                                    (ndim == 1 ? " dimension" : " dimensions"));
+  for (int i = 0; i < ndim; ++i) {
+    require(array.strides(i) % static_cast<pybind11::ssize_t>(sizeof(T)) == 0,
+            what + " has strides that are not whole elements: pass a copy");
+  }
+}
+
+// `array` has exactly this shape; `expected` says in words what decides it.
+inline void require_shape(const pybind11::array& array, std::initializer_list<int64_t> shape,
+                          const std::string& op, const std::string& name, const std::string& expected) {
+  bool same = array.ndim() == static_cast<pybind11::ssize_t>(shape.size());
+  pybind11::ssize_t i = 0;
+  for (int64_t size : shape) same = same && array.shape(i++) == size;
+  require(same, op + ": " + name + " has shape " + shape_text(array) + ": pass " + expected);
+}
+
+// The stride of one axis, in elements.
+template <class T>
+int64_t stride(const pybind11::array& array, int axis) {
+  return array.strides(axis) / static_cast<int64_t>(sizeof(T));
+}
+
+}  // namespace fastnets

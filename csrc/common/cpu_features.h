@@ -1,0 +1,20 @@
+// Which instruction-set level this process runs its kernels at.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace fastnets {
+
+enum class Isa { generic, avx2, avx512 };
+
+// The levels that both this build and this machine have, lowest first.
+std::vector<Isa> available_isas();
+
+// The level in use: FASTNETS_ISA if set, else the highest available. Read once per process.
+// Throws std::invalid_argument where FASTNETS_ISA names a level that is not available.
+Isa active_isa();
+
+const char* isa_name(Isa isa);
+
+}  // namespace fastnets

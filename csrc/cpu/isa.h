@@ -1,0 +1,50 @@
+// How one kernel source becomes one symbol per ISA level, and how a caller picks among them.
+//
+// A kernel file cpu/<op>.cpp is compiled once per level. Its helpers live in an anonymous namespace
+// inside one named after the level, so that no inline function compiled with AVX-512 flags is merged
+// into another unit, and so that every symbol above the baseline says its level (tests/test_build.py
+// disassembles the library by that). Its entry points are plain functions on pointers and sizes:
+//
+//   // cpu/<op>.h
+//   FASTNETS_DECLARE(void, my_op, (const float* x, int64_t n));
+//   // cpu/<op>.cpp
+//   namespace FASTNETS_LEVEL { namespace { ...helpers... } }
+//   void FASTNETS_ENTRY(my_op)(const float* x, int64_t n) { ... }
+//   // ops/<op>.cpp, compiled once with the baseline flags: register_<op>(m) and the argument checks
+//   FASTNETS_CALL(my_op)(x, n);
+#pragma once
+
+#include "common/cpu_features.h"
+
+#define FASTNETS_CONCAT_(a, b) a##_##b
+#define FASTNETS_CONCAT(a, b) FASTNETS_CONCAT_(a, b)
+
+// The name of an entry point at the level that this unit is compiled for.
+#define FASTNETS_ENTRY(name) FASTNETS_CONCAT(name, FASTNETS_LEVEL)
+
+#if defined(__x86_64__)
+#define FASTNETS_DECLARE(result, name, arguments) \
+  result name##_generic arguments;                \
+  result name##_avx2 arguments;                   \
+  result name##_avx512 arguments
+#define FASTNETS_CALL(name) ::fastnets::pick(name##_generic, name##_avx2, name##_avx512)
+#else
+#define FASTNETS_DECLARE(result, name, arguments) result name##_generic arguments
+#define FASTNETS_CALL(name) (name##_generic)
+#endif
+
+namespace fastnets {
+
+template <class Function>
+Function pick(Function generic, Function avx2, Function avx512) {
+  switch (active_isa()) {
+    case Isa::avx512:
+      return avx512;
+    case Isa::avx2:
+      return avx2;
+    default:
+      return generic;
+  }
+}
+
+}  // namespace fastnets

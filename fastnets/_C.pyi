@@ -1,0 +1,19 @@
+"""The compiled kernels: csrc/ops/<op>.cpp registers each one."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Floats = NDArray[np.float32]
+
+def active_isa() -> str: ...
+def available_isas() -> list[str]: ...
+def window_accumulate(
+    out: _Floats,
+    windows: _Floats,
+    starts: NDArray[np.int64],
+    weight_z: _Floats,
+    weight_y: _Floats,
+    weight_rows: _Floats,
+    floor: float,
+    nthreads: int,
+) -> None: ...

@@ -1,0 +1,1 @@
+"""Architectures, their weights, and how to feed them."""

@@ -1,0 +1,6 @@
+"""Exact tiling: what a tile must read, in which order tiles run, and how their results are joined."""
+
+from .analysis import Inexact, ReceptiveField, receptive_field
+from .infer import infer
+
+__all__ = ["Inexact", "ReceptiveField", "infer", "receptive_field"]

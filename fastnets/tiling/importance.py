@@ -1,0 +1,114 @@
+"""How much each position of a window counts where windows overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastnets.errors import InputError
+from fastnets.ops.window_accumulate import Weights, outer_product, window_accumulate
+
+LEAST_WEIGHT = 1e-3  # no position may count for nothing: MONAI's floor
+
+
+@dataclass(frozen=True, eq=False)
+class Importance:
+    """The weights of a window: one float32 vector an axis, whose product is at least `floor`, or dense."""
+
+    weights: Weights
+    floor: float = 0.0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The spatial size of the window."""
+        return tuple(self.weights.shape if isinstance(self.weights, Tensor) else map(len, self.weights))
+
+    def dense(self, dtype: torch.dtype) -> Tensor:
+        """(*window): the weight of every position."""
+        if isinstance(self.weights, Tensor):
+            return self.weights.to(dtype)
+        return outer_product(self.weights).clamp(min=self.floor).to(dtype)
+
+    def resized(self, shape: Sequence[int]) -> Importance:
+        """The weights of a window of `shape`: for outputs at another resolution, by nearest neighbour."""
+        if self.shape == tuple(shape):
+            return self
+        if isinstance(self.weights, Tensor):
+            return Importance(_nearest(self.weights, shape), self.floor)
+        vectors = [_nearest(w, (size,)) for w, size in zip(self.weights, shape, strict=True)]
+        return Importance(vectors, self.floor)
+
+    def coverage(self, size: Sequence[int], axis_starts: Sequence[Sequence[int]]) -> Tensor:
+        """(*size): the sum of the weights over windows at every combination of `axis_starts`.
+
+        float32, or the dtype of dense weights if that is wider.
+        """
+        if not isinstance(self.weights, Tensor) and self._floor_is_idle():
+            return outer_product([_cover(*axis) for axis in zip(self.weights, size, axis_starts, strict=True)])
+        one = self.weights if isinstance(self.weights, Tensor) else self.weights[0]
+        total = torch.zeros(1, 1, *size, dtype=torch.promote_types(one.dtype, torch.float32), device=one.device)
+        starts = torch.cartesian_prod(torch.zeros(1, dtype=torch.int64), *map(torch.tensor, axis_starts))
+        windows = total.new_ones(self.shape[-1]).expand(len(starts), 1, *self.shape)
+        return window_accumulate(total, windows, starts, self.weights, floor=self.floor)[0, 0]
+
+    def _floor_is_idle(self) -> bool:
+        """No position is raised, so that a sum over a grid of windows is a product of sums over its axes."""
+        return not isinstance(self.weights, Tensor) and _least_product(self.weights) >= self.floor
+
+
+def make_importance(
+    window: Sequence[int], mode: str, sigma_scale: float | Sequence[float], device: torch.device
+) -> Importance:
+    """The weights of MONAI's `compute_importance_map`, as vectors.
+
+    Args:
+        window: spatial size.
+        mode: "constant", or "gaussian" with its centre in the middle of the window.
+        sigma_scale: standard deviation over size, for all axes or one an axis.
+        device: of the vectors.
+
+    Raises:
+        InputError: an unknown mode, or a sequence `sigma_scale` of another length.
+    """
+    if mode == "constant":
+        vectors = [torch.ones(size, device=device) for size in window]
+    elif mode == "gaussian":
+        scales = per_axis("sigma_scale", sigma_scale, len(window))
+        vectors = [_gaussian(size, size * s, device) for size, s in zip(window, scales, strict=True)]
+    else:
+        raise InputError(f"sliding_window_inference: mode is {mode!r}: pass 'constant' or 'gaussian'")
+    return Importance(vectors, max(_least_product(vectors), LEAST_WEIGHT))
+
+
+def per_axis(name: str, value: float | Sequence[float], axes: int) -> tuple[float, ...]:
+    """`value` for each axis: repeated where it is one number."""
+    values = (value,) * axes if isinstance(value, int | float) else tuple(value)
+    if len(values) != axes:
+        raise InputError(
+            f"sliding_window_inference: {name} has {len(values)} entries, {values}: pass one number, or {axes}"
+        )
+    return values
+
+
+def _gaussian(size: int, sigma: float, device: torch.device) -> Tensor:
+    x = torch.arange(size, dtype=torch.float32, device=device) - (size - 1) / 2
+    return torch.exp(x**2 / (-2 * sigma**2))
+
+
+def _least_product(vectors: Sequence[Tensor]) -> float:
+    return float(outer_product([vector.min().reshape(1) for vector in vectors]))
+
+
+def _cover(vector: Tensor, size: int, starts: Sequence[int]) -> Tensor:
+    total = torch.zeros(size, dtype=vector.dtype, device=vector.device)
+    for start in starts:
+        total[start : start + len(vector)] += vector
+    return total
+
+
+def _nearest(weights: Tensor, shape: Sequence[int]) -> Tensor:
+    return F.interpolate(weights[None, None], tuple(shape), mode="nearest-exact")[0, 0]

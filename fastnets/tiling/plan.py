@@ -1,0 +1,313 @@
+"""From an image's shape and a memory budget to an ordered list of tiles, each with the input that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import product
+from math import ceil, prod
+
+import torch
+from torch import nn
+
+from fastnets.errors import InputError
+
+from .align import align
+from .analysis import Analysis, exact_span
+from .memory import format_bytes
+from .trace import Graph, Shape, peak_bytes, trace
+
+# Allocator slack and the tensors that Python code keeps alive longer than the graph needs them: peak resident
+# growth over peak_bytes was 1.05 to 1.3 on the U-Nets of tests/test_memory.py.
+SLACK = 1.4
+# A network that refuses an image's size (skip connections that do not meet) gets it padded to one of these.
+PADDING_MULTIPLES = (2, 4, 8, 16, 32, 64, 128)
+
+
+@dataclass(frozen=True)
+class AxisTile:
+    """One step along one axis: input [start, stop) gives output [lo, hi), found at `local` in the tile's output."""
+
+    start: int
+    stop: int
+    lo: int
+    hi: int
+    local: int
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One network call: an AxisTile a spatial axis."""
+
+    axes: tuple[AxisTile, ...]
+
+    @property
+    def crop(self) -> tuple[slice, ...]:
+        """What to read of the (padded) image."""
+        return tuple(slice(a.start, a.stop) for a in self.axes)
+
+    @property
+    def region(self) -> tuple[slice, ...]:
+        """What this tile contributes to the output."""
+        return tuple(slice(a.lo, a.hi) for a in self.axes)
+
+    @property
+    def local(self) -> tuple[slice, ...]:
+        """Where that is in the network's output for this tile."""
+        return tuple(slice(a.local, a.local + a.hi - a.lo) for a in self.axes)
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """All tiles of one image. `spatial` is the image's size, `padded` what the tiles address (≥ spatial).
+
+    `output` is the spatial size of the result. Iterating gives the tiles in row-major order, which is the order
+    in which finished regions reach a writer.
+    """
+
+    spatial: Shape
+    padded: Shape
+    output: Shape
+    axes: tuple[tuple[AxisTile, ...], ...]
+    tile_bytes: int
+
+    def __len__(self) -> int:
+        return prod(len(axis) for axis in self.axes)
+
+    def __iter__(self) -> Iterator[Tile]:
+        return (Tile(axes) for axes in product(*self.axes))
+
+    @property
+    def crop_shape(self) -> Shape:
+        """The largest input of one network call."""
+        return tuple(max(t.stop - t.start for t in axis) for axis in self.axes)
+
+
+def plan_tiles(
+    model: nn.Module,
+    shape: Shape,
+    *,
+    tile: int | Sequence[int] | None = None,
+    budget: int | None = None,
+    output: int = 0,
+    exact: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> TilePlan:
+    """Tiles whose outputs join to what `model` gives for the whole image of `shape` (C, *spatial).
+
+    `tile` is the size, in input pixels, of the region that one tile contributes; the receptive field's halo comes
+    on top. Without it, the largest tile is taken whose estimated memory stays under `budget` bytes. Raises
+    InputError where a layer forbids exact tiling along an axis that has to be cut, unless `exact` is False.
+    """
+    whole, padded = _trace_whole(model, shape, dtype)
+    spatial = shape[1:]
+    jumps = [whole.output_jump(output, axis) for axis in range(whole.spatial)]
+    steps = [_core_step(whole, axis, jump) for axis, jump in enumerate(jumps)]
+    per_pixel = SLACK * peak_bytes(whole.graph) / prod(padded)
+    if tile is None:
+        cores = _largest_core(whole, output, steps, per_pixel, budget)
+    else:
+        sizes = [tile] * whole.spatial if isinstance(tile, int) else list(tile)
+        if len(sizes) != whole.spatial or min(sizes) < 1:
+            raise InputError(f"tile={tile!r} must be a positive integer, or one for each of {whole.spatial} axes")
+        cores = [ceil(size / step) * step for size, step in zip(sizes, steps, strict=True)]
+    plan_axes = None
+    while plan_axes is None:
+        cuts = [_cut(whole, axis, output, core, jumps[axis]) for axis, core in enumerate(cores)]
+        plan_axes = _place(model, whole, cuts, output, exact, shape[0], dtype)
+        cores = [core * 2 for core in cores]  # the network refuses so small an input
+    real = tuple(
+        min(whole.shape(whole.graph.outputs[output])[whole.output_dim(output, a)], ceil(spatial[a] / jumps[a]))
+        if padded[a] != spatial[a]
+        else whole.shape(whole.graph.outputs[output])[whole.output_dim(output, a)]
+        for a in range(whole.spatial)
+    )
+    axes = tuple(_clip(axis, size) for axis, size in zip(plan_axes, real, strict=True))
+    crop = prod(max(t.stop - t.start for t in axis) for axis in axes)
+    return TilePlan(spatial, padded, real, axes, int(per_pixel * crop))
+
+
+def _trace_whole(model: nn.Module, shape: Shape, dtype: torch.dtype) -> tuple[Analysis, Shape]:
+    """The analysis of the whole image, padded at its ends to the smallest multiple that the network accepts."""
+    try:
+        return Analysis(trace(model, (1, *shape), dtype=dtype)), shape[1:]
+    except InputError as error:
+        if model.training:
+            raise
+        for multiple in PADDING_MULTIPLES:
+            padded = tuple(ceil(n / multiple) * multiple for n in shape[1:])
+            if padded == shape[1:]:
+                continue
+            try:
+                return Analysis(trace(model, (1, shape[0], *padded), dtype=dtype)), padded
+            except InputError:
+                continue
+        raise error
+
+
+def _core_step(whole: Analysis, axis: int, jump: Fraction) -> int:
+    """Tile sizes must be multiples of this: whole strides, and whole output pixels."""
+    step = whole.alignment[axis]
+    return step * (step / jump).denominator
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """One axis cut into outputs [lo, hi) with the input each reads, before crops get one common size."""
+
+    outputs: list[tuple[int, int]]
+    inputs: list[tuple[int, int]]
+    size: int  # the common crop size
+
+
+def _cut(whole: Analysis, axis: int, output: int, core: int, jump: Fraction) -> _Cut:
+    length = whole.shape(whole.graph.images[0])[axis + 2]
+    total = whole.shape(whole.graph.outputs[output])[whole.output_dim(output, axis)]
+    grid = whole.alignment[axis]
+    width = int(core / jump)
+    outputs = [(lo, min(lo + width, total)) for lo in range(0, total, width)]
+    inputs = []
+    for lo, hi in outputs:
+        a, b = whole.needs(output, axis, lo, hi)
+        inputs.append((a // grid * grid, b))
+    size = max(ceil((b - a) / grid) * grid for a, b in inputs)
+    if size >= length or len(outputs) == 1:
+        return _Cut([(0, total)], [(0, length)], length)
+    return _Cut(outputs, inputs, size)
+
+
+def _crop_size(whole: Analysis, axis: int, output: int, core: int) -> int:
+    """The crop that a tile in the middle of the image needs: `core` plus halo, on the stride's grid."""
+    length = whole.shape(whole.graph.images[0])[axis + 2]
+    jump = whole.output_jump(output, axis)
+    grid = whole.alignment[axis]
+    a, b = whole.needs(output, axis, 0, int(core / jump), clip=False)
+    return min(length, ceil((b - a // grid * grid) / grid) * grid)
+
+
+def _largest_core(whole: Analysis, output: int, steps: list[int], per_pixel: float, budget: int | None) -> list[int]:
+    """The largest core, as near to a cube as the image allows, whose crop fits the budget."""
+    lengths = whole.shape(whole.graph.images[0])[2:]
+    ends = [ceil(n / step) * step for n, step in zip(lengths, steps, strict=True)]
+
+    def bytes_for(cores: Sequence[int]) -> float:
+        return per_pixel * prod(_crop_size(whole, a, output, core) for a, core in enumerate(cores))
+
+    if budget is None or bytes_for(ends) <= budget:
+        return ends
+    largest, best = max(ends), None
+    low, high = 1, largest
+    while low <= high:  # memory grows with the core: bisect its size
+        middle = (low + high) // 2
+        cores = [min(end, ceil(middle / step) * step) for end, step in zip(ends, steps, strict=True)]
+        if bytes_for(cores) <= budget:
+            best, low = cores, middle + 1
+        else:
+            high = middle - 1
+    if best is None:
+        least = bytes_for(steps)
+        raise InputError(
+            f"max_ram leaves {format_bytes(budget)} for a tile, and the smallest tile of this network "
+            f"needs about {format_bytes(int(least))}: raise max_ram by {format_bytes(int(least) - budget)}"
+        )
+    # Equal parts instead of full tiles and a sliver.
+    even = [ceil(n / ceil(n / core)) for n, core in zip(lengths, best, strict=True)]
+    return [min(core, ceil(e / step) * step) for core, e, step in zip(best, even, steps, strict=True)]
+
+
+def _place(
+    model: nn.Module,
+    whole: Analysis,
+    cuts: list[_Cut],
+    output: int,
+    exact: bool,
+    channels: int,
+    dtype: torch.dtype,
+) -> list[list[AxisTile]] | None:
+    """Gives every tile a crop of the common size inside the image, and proves its outputs exact.
+
+    None where the network cannot run on such a crop: it is too small.
+    """
+    lengths = whole.shape(whole.graph.images[0])[2:]
+    tiled = {axis for axis, cut in enumerate(cuts) if len(cut.outputs) > 1}
+    broken = [i for i in whole.inexact if i.axis in tiled]
+    if broken and exact:
+        layers = list(dict.fromkeys(str(i) for i in broken))
+        more = f" (and {len(layers) - 3} more)" if len(layers) > 3 else ""
+        raise InputError(
+            f"this network cannot be tiled exactly: {'; '.join(layers[:3])}{more}. Give it more memory so that one "
+            "tile holds the image, pass exact=False to accept seams, or use sliding_window_inference"
+        )
+    if not tiled:
+        return [[AxisTile(0, cut.size, *cut.outputs[0], 0)] for cut in cuts]
+    # Crops have one size, but for those that end at the border of an image that is no multiple of the grid.
+    ends = [
+        cut.size if axis not in tiled else cut.size + lengths[axis] % whole.alignment[axis]
+        for axis, cut in enumerate(cuts)
+    ]
+    sizes = [cut.size for cut in cuts]
+    try:
+        graphs = [
+            trace(model, (1, channels, *size), dtype=dtype) for size in ([sizes] if ends == sizes else [sizes, ends])
+        ]
+    except InputError:
+        return None
+    pairs = [_analyses(whole, graph) for graph in graphs]
+    regular, at_end = pairs[0], pairs[-1]
+    placed = []
+    for axis, cut in enumerate(cuts):
+        row = []
+        for (lo, hi), (start, _) in zip(cut.outputs, cut.inputs, strict=True):
+            stop = start + cut.size
+            traces = regular
+            if stop > lengths[axis] or axis not in tiled:
+                start, stop, traces = lengths[axis] - ends[axis], lengths[axis], at_end
+            span = exact_span(*traces, axis, start, output)
+            if not (span.lo <= lo and hi <= span.hi):
+                raise InputError(
+                    f"axis {axis}: output {lo}:{hi} cannot be reproduced from input {start}:{stop} (exact there: "
+                    f"{span.lo}:{span.hi}); the network's sizes are not consistent between tiles and image: pass halo=…"
+                )
+            row.append(AxisTile(start, stop, lo, hi, lo - span.start))
+        placed.append(row)
+    return placed
+
+
+def _analyses(whole: Analysis, tile: Graph) -> tuple[Analysis, Analysis]:
+    """Whole and tile with one numbering of their steps."""
+    aligned, other = align(whole.graph, tile)
+    return whole if len(aligned.steps) == len(whole.graph.steps) else Analysis(aligned), Analysis(other)
+
+
+def _clip(axis: list[AxisTile], size: int) -> tuple[AxisTile, ...]:
+    """Drops what lies in the padding beyond the real image."""
+    return tuple(AxisTile(t.start, t.stop, t.lo, min(t.hi, size), t.local) for t in axis if t.lo < size)
+
+
+def plan_with_halo(
+    shape: Shape, probe: torch.Tensor, crop: Shape, *, tile: Sequence[int], halo: Sequence[int]
+) -> TilePlan:
+    """Tiles by a halo that the caller vouches for, without an analysis.
+
+    `probe` is the network's output for an input of spatial size `crop`; tile and halo must be multiples of the
+    network's stride, which only the caller knows.
+    """
+    axes = []
+    out = []
+    for axis, length in enumerate(shape[1:]):
+        jump = Fraction(crop[axis], probe.shape[axis - len(crop)])
+        total = ceil(length / jump)
+        width = tile[axis] / jump
+        if width.denominator != 1 or (halo[axis] / jump).denominator != 1:
+            raise InputError(
+                f"axis {axis}: tile={tile[axis]} and halo={halo[axis]} must be multiples of the network's stride {jump}"
+            )
+        row = []
+        for lo in range(0, total, int(width)):
+            start = max(0, int(lo * jump) - halo[axis])
+            stop = min(length, int(lo * jump) + tile[axis] + halo[axis])
+            row.append(AxisTile(start, stop, lo, min(lo + int(width), total), lo - int(start / jump)))
+        axes.append(tuple(row))
+        out.append(total)
+    return TilePlan(shape[1:], shape[1:], tuple(out), tuple(axes), 0)
