@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import csv
 import datetime
+import importlib
 import importlib.metadata
+import os
 import platform
 import statistics
 import subprocess
@@ -77,9 +79,8 @@ def load(library: str) -> Callable[..., Any]:
 
         return sliding_window_inference
     warnings.simplefilter("ignore")
-    from monai.inferers import sliding_window_inference as monai_sliding_window_inference
-
-    return monai_sliding_window_inference
+    function: Callable[..., Any] = importlib.import_module("monai.inferers").sliding_window_inference
+    return function
 
 
 def work(library: str, threads: int) -> None:
@@ -117,7 +118,7 @@ def measure(workers: list[subprocess.Popen[str]], number: int) -> list[list[floa
             worker.stdin.flush()
             elapsed = float(worker.stdout.readline())
             if elapsed < 0:
-                raise SystemExit(f"{CASES[number].name}: {worker.args} returns a wrong result; nothing reported")
+                raise SystemExit(f"{CASES[number].name}: {worker.args!r} returns a wrong result; nothing reported")
             if turn:
                 mine.append(elapsed)
     return times
@@ -194,6 +195,7 @@ def main() -> None:
                 "peer_spread": round(spread(peer), 2),
                 "floor_ms": round(case.floor_ms(bandwidth), 3),
                 "copy_gb_s": round(bandwidth / 1e9, 1),
+                "load": round(os.getloadavg()[0], 1),  # above the number of threads: others were running
             }
         )
         row = rows[-1]

@@ -6,7 +6,8 @@
 
 namespace fastnets {
 void register_window_accumulate(pybind11::module_& m);
-}
+void register_window_gather(pybind11::module_& m);
+}  // namespace fastnets
 
 PYBIND11_MODULE(_C, m) {
   using fastnets::Isa;
@@ -17,4 +18,5 @@ PYBIND11_MODULE(_C, m) {
     return names;
   });
   fastnets::register_window_accumulate(m);
+  fastnets::register_window_gather(m);
 }

@@ -1,5 +1,7 @@
 """The compiled kernels: csrc/ops/<op>.cpp registers each one."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,9 +13,8 @@ def window_accumulate(
     out: _Floats,
     windows: _Floats,
     starts: NDArray[np.int64],
-    weight_z: _Floats,
-    weight_y: _Floats,
-    weight_rows: _Floats,
+    weights: list[_Floats],
     floor: float,
     nthreads: int,
 ) -> None: ...
+def window_gather(windows: NDArray[Any], image: NDArray[Any], starts: NDArray[np.int64], nthreads: int) -> None: ...

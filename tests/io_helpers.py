@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 from numpy.typing import NDArray
 
 from fastnets.io import ClassInfo, LabelMap, Region
+
+nib: Any = nibabel  # most of its functions carry no types
 
 DATA = Path(__file__).parent / "data"
 SLIDE = DATA / "cmu_small_region.svs"

@@ -7,11 +7,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
 import tifffile
-from io_helpers import BRAIN, PICTURE, SLIDE, whole
+from io_helpers import BRAIN, PICTURE, SLIDE, nib, whole
 
 from fastnets.errors import InputError
 from fastnets.io import open_reader
@@ -101,9 +100,9 @@ def test_truncated_nifti_and_jpeg(tmp_path: Path) -> None:
 
 def test_series_and_colours(tmp_path: Path) -> None:
     path = tmp_path / "a.nii.gz"
-    nibabel.save(nibabel.Nifti1Image(np.zeros((5, 6, 7, 3), np.uint8), np.eye(4)), path)
+    nib.save(nib.Nifti1Image(np.zeros((5, 6, 7, 3), np.uint8), np.eye(4)), path)
     one_line(path, r"is 4D, of shape \(5, 6, 7, 3\): expected a 3D volume: split the series")
-    nibabel.save(nibabel.Nifti1Image(np.zeros((5, 6, 7, 1), np.uint8), np.eye(4)), path)
+    nib.save(nib.Nifti1Image(np.zeros((5, 6, 7, 1), np.uint8), np.eye(4)), path)
     with open_reader(path) as reader:
         assert reader.read(whole((5, 6, 7))).shape == (5, 6, 7)
     movie = tmp_path / "a.ome.tif"
@@ -114,8 +113,8 @@ def test_series_and_colours(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [0.0, -1.0, np.nan])
 def test_invalid_volume_spacing(tmp_path: Path, value: float) -> None:
     path = tmp_path / "a.nii"
-    image = nibabel.Nifti1Image(np.arange(210, dtype=np.uint8).reshape(5, 6, 7), np.eye(4))
-    nibabel.save(image, path)
+    image = nib.Nifti1Image(np.arange(210, dtype=np.uint8).reshape(5, 6, 7), np.eye(4))
+    nib.save(image, path)
     data = bytearray(path.read_bytes())
     data[80:84] = np.float32(value).tobytes()  # pixdim[1]
     path.write_bytes(data)

@@ -6,13 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
-import openslide
 import pytest
 import tifffile
 import zarr
-from io_helpers import BRAIN, HEAD, PICTURE, SLIDE, sample_regions, whole
+from io_helpers import BRAIN, HEAD, PICTURE, SLIDE, nib, sample_regions, whole
 from PIL import Image
 
 from fastnets.errors import InputError, MissingDependencyError
@@ -118,7 +116,7 @@ def test_openslide_levels(tmp_path: Path) -> None:
 
 def test_nifti_is_nibabels_array() -> None:
     with open_reader(BRAIN) as reader:
-        image = nibabel.load(BRAIN)
+        image = nib.load(BRAIN)
         assert (reader.axes, reader.shape, reader.unit) == ("XYZ", (181, 217, 181), "mm")
         assert reader.spacing == (1.0, 1.0, 1.0)
         assert reader.affine is not None
@@ -129,17 +127,17 @@ def test_nifti_is_nibabels_array() -> None:
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_nifti_scaling_and_units(tmp_path: Path, suffix: str) -> None:
-    image = nibabel.Nifti1Image(STACK.astype(np.int16), np.diag([500.0, 250.0, 125.0, 1.0]))
+    image = nib.Nifti1Image(STACK.astype(np.int16), np.diag([500.0, 250.0, 125.0, 1.0]))
     image.header.set_xyzt_units("micron")
     image.header.set_slope_inter(0.5, 3)
     path = tmp_path / f"a{suffix}"
-    nibabel.save(image, path)
+    nib.save(image, path)
     with open_reader(path) as reader:
         assert reader.spacing == (0.5, 0.25, 0.125)
         assert reader.affine is not None
         np.testing.assert_allclose(np.diag(reader.affine), [0.5, 0.25, 0.125, 1])
         assert reader.dtype == np.float32
-        np.testing.assert_allclose(reader.read(whole(reader.shape)), nibabel.load(path).get_fdata(), rtol=1e-6)
+        np.testing.assert_allclose(reader.read(whole(reader.shape)), nib.load(path).get_fdata(), rtol=1e-6)
         check_regions(reader)
 
 
@@ -175,8 +173,11 @@ def test_ome_zarr_channels_and_units(tmp_path: Path, version: Any) -> None:
     axes = [{"name": "t", "type": "time"}, {"name": "c", "type": "channel"}]
     axes += [{"name": n, "type": "space", "unit": "nanometer"} for n in "zyx"]
     scale = [{"type": "scale", "scale": [1, 1, 2000, 500, 250]}]
-    scales = {"multiscales": [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}]}
-    group.attrs.update(scales if version == 2 else {"ome": {"version": "0.5", **scales}})
+    scales: dict[str, Any] = {
+        "multiscales": [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}]
+    }
+    attributes: dict[str, Any] = scales if version == 2 else {"ome": {"version": "0.5", **scales}}
+    group.attrs.update(attributes)
     with open_reader(tmp_path / "a.zarr") as reader:
         assert (reader.axes, reader.shape, reader.spacing) == ("ZYXC", (6, 40, 31, 2), (2.0, 0.5, 0.25))
         np.testing.assert_array_equal(reader.read(whole((6, 40, 31))), np.moveaxis(data[0], 0, -1))
@@ -237,6 +238,6 @@ def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> Non
         open_reader(HEAD)
 
 
-def test_openslide_opens_every_registered_suffix() -> None:
-    assert openslide.OpenSlide.detect_format(SLIDE) == "aperio"
-    assert {v[0] for v in registry.READERS.values()} == {"tiff", "openslide", "nifti", "picture", "ome_zarr"}
+def test_every_registered_reader_exists() -> None:
+    for module, name, extra in set(registry.READERS.values()):
+        assert registry.load(module, name, extra, "test").format

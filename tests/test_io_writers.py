@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import openslide
 import pytest
 import shapely
 import tifffile
 import zarr
-from io_helpers import BRAIN, CLASSES, HEAD, SLIDE, blobs, plane, whole
+from io_helpers import BRAIN, CLASSES, HEAD, SLIDE, blobs, nib, plane, whole
 from PIL import Image
 
 from fastnets.errors import InputError
@@ -107,7 +106,7 @@ def test_nifti_keeps_the_geometry_of_its_input(tmp_path: Path) -> None:
     with open_reader(HEAD) as head, open_reader(BRAIN) as brain:
         labels = (brain.read(whole(brain.shape)) > 0).astype(np.int64)
         write(LabelMap(labels, "XYZ", head.spacing, "mm", CLASSES, head.affine), path, format="nifti", reader=head)
-    ours, source = nibabel.load(path), nibabel.load(HEAD)
+    ours, source = nib.load(path), nib.load(HEAD)
     np.testing.assert_array_equal(np.asarray(ours.dataobj), labels)
     assert ours.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(ours.affine, source.affine)
@@ -118,7 +117,7 @@ def test_nifti_keeps_the_geometry_of_its_input(tmp_path: Path) -> None:
 def test_nifti_of_a_stack_and_of_an_override(tmp_path: Path) -> None:
     labels = blobs((6, 20, 30))
     write(LabelMap(labels, "ZYX", (2.0, 0.5, 0.25), "µm", CLASSES), tmp_path / "a.nii.gz", format="nifti")
-    image = nibabel.load(tmp_path / "a.nii.gz")
+    image = nib.load(tmp_path / "a.nii.gz")
     np.testing.assert_array_equal(np.asarray(image.dataobj), labels.transpose())
     np.testing.assert_allclose(image.header.get_zooms(), (0.00025, 0.0005, 0.002))
     with open_reader(HEAD, spacing=2.0) as head:
@@ -126,7 +125,7 @@ def test_nifti_of_a_stack_and_of_an_override(tmp_path: Path) -> None:
         few = np.zeros(head.shape, np.uint8)
         label_map = LabelMap(few, "XYZ", head.spacing, "mm", CLASSES, head.affine)
         write(label_map, tmp_path / "b.nii.gz", format="nifti", reader=head)
-    image = nibabel.load(tmp_path / "b.nii.gz")
+    image = nib.load(tmp_path / "b.nii.gz")
     assert image.header.get_zooms() == (2.0, 2.0, 2.0)
     np.testing.assert_allclose(np.diag(image.affine), [2, 2, 2, 1])
 
@@ -239,7 +238,7 @@ def test_failure_leaves_nothing(tmp_path: Path, format: str) -> None:
     label_map = LabelMap(broken, "XYZ", None, "mm", ()) if format == "nifti" else plane(broken)
     old = tmp_path / f"a{suffix_of(format)}"
     old.write_text("the previous result")
-    options = {"block_size": 500} if format == "geojson" else {}
+    options: dict[str, Any] = {"block_size": 500} if format == "geojson" else {}
     with pytest.raises((OSError, ZeroDivisionError)):
         write(label_map, old, format=format, **options)
     assert [p.name for p in tmp_path.iterdir()] == [old.name]
@@ -254,15 +253,20 @@ def test_atomic_folder(tmp_path: Path) -> None:
             (partial / "x").write_text(text)
             assert partial.name.startswith(".a.zarr.partial-")
         assert (final / "x").read_text() == text
-    with pytest.raises(RuntimeError), atomic_path(final) as partial:
-        partial.mkdir()
-        raise RuntimeError
+
+    def fail() -> None:
+        with atomic_path(final) as partial:
+            partial.mkdir()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert (final / "x").read_text() == "two"
     assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
 
 
 def test_wrong_axes_and_format(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected ome-tiff, ome-zarr, nifti, geojson, png"):
+    with pytest.raises(InputError, match="expected one of ome-tiff, ome-zarr, nifti, geojson, png"):
         write(plane(LABELS), tmp_path / "a", format="tiff")
     for format in ("ome-tiff", "geojson"):
         with pytest.raises(InputError, match="axes YX, got XYZ: write nifti or ome-zarr"):

@@ -163,41 +163,55 @@ def test_wrong_arguments_are_named() -> None:
         (replace(a, out=a.out.long()), "floating-point"),
         (replace(a, starts=a.starts.int()), "pass int64"),
         (replace(a, starts=a.starts[:1]), r"pass \(2, 3\)"),
-        (replace(a, starts=a.starts + 100), "from \\[0, 0, 0\\] to \\[0, 4, 4\\]"),
-        (replace(a, starts=a.starts - 100), "starts reach from"),
         (replace(a, weights=list(a.weights)[:1]), r"weights are of size \(4,\): pass \(4, 5\)"),
     ):
         with pytest.raises(InputError, match=message):
             run(wrong)
 
 
+@pytest.mark.parametrize(
+    ("implementation", "message"),
+    [("native", r"starts\[0\]\[0\] is .* from 0 to 0"), ("torch", r"from \[0, 0, 0\] to \[0, 4, 4\]")],
+)
+@pytest.mark.parametrize("shift", [-100, 100])
+def test_windows_outside_are_refused(implementation: str, message: str, shift: int) -> None:
+    arguments = make(SMALL)
+    with pytest.raises(ValueError, match=message):
+        run(replace(arguments, starts=arguments.starts + shift), implementation)
+
+
 def test_the_binding_checks_by_itself() -> None:
     good = {
-        "out": torch.zeros(1, 2, 1, 8, 9).numpy(),
-        "windows": torch.zeros(2, 2, 1, 4, 5).numpy(),
-        "starts": torch.zeros(2, 4, dtype=torch.int64).numpy(),
-        "weight_z": torch.ones(1).numpy(),
-        "weight_y": torch.ones(4).numpy(),
-        "weight_rows": torch.ones(1, 4, 5).numpy(),
+        "out": torch.zeros(1, 2, 8, 9).numpy(),
+        "windows": torch.zeros(2, 2, 4, 5).numpy(),
+        "starts": torch.zeros(2, 3, dtype=torch.int64).numpy(),
+        "weights": [torch.ones(4).numpy(), torch.ones(5).numpy()],
         "floor": 0.0,
         "nthreads": 1,
     }
     _C.window_accumulate(**good)
+    _C.window_accumulate(**{**good, "weights": [torch.ones(10, 4).numpy()[::2].T]})
+    out = good["out"]
     for name, wrong, message in (
-        ("out", good["out"].astype("float64"), "out has dtype float64: pass float32"),
-        ("out", good["out"][0], r"out has shape \(2, 1, 8, 9\): pass 5 dimensions"),
-        ("out", torch.zeros(1, 2, 1, 8, 18).numpy()[..., ::2], "contiguous x rows"),
-        ("out", torch.zeros(1, 2, 1, 1, 9).expand(1, 2, 1, 8, 9).numpy(), "repeats its elements along axis 3"),
-        ("out", torch.zeros(1, 3, 1, 8, 9).numpy(), "windows have 2 channels and out has 3"),
+        ("out", out.astype("float64"), "out has dtype float64: pass float32"),
+        ("out", out[0, 0], "pass \\(N, C, \\*spatial\\)|pass 2 dimensions"),
+        ("out", torch.zeros(1, 2, 8, 18).numpy()[..., ::2], "contiguous x rows"),
+        ("out", torch.zeros(1, 2, 1, 9).expand(1, 2, 8, 9).numpy(), "out repeats its elements"),
+        ("out", torch.zeros(1, 3, 8, 9).numpy(), "windows have 2 channels and the image has 3"),
+        ("windows", good["windows"].astype("int32"), "windows has dtype int32: pass float32"),
+        ("windows", good["windows"][0], "windows has shape .*: pass 4 dimensions"),
         ("starts", good["starts"] + 9, r"starts\[0\]\[0\] is 9"),
-        ("starts", good["starts"][:, :3], "starts has shape"),
-        ("weight_z", good["weight_y"], "weight_z has shape"),
-        ("weight_y", good["weight_z"], "weight_y has shape"),
-        ("weight_rows", good["weight_rows"][..., :4], "weight_rows has shape"),
+        ("starts", good["starts"] - 1, r"starts\[0\]\[0\] is -1"),
+        ("starts", good["starts"][:, :2], "starts has shape"),
+        ("starts", good["starts"].astype("int32"), "starts has dtype int32"),
+        ("weights", [], "weights has 0 arrays"),
+        ("weights", good["weights"][::-1], r"weights\[0\] has shape \(5\)"),
+        ("weights", [torch.ones(4, 6).numpy()], r"weights\[0\] has shape \(4, 6\): pass the size"),
+        ("weights", [torch.ones(4).double().numpy()] * 2, r"weights\[0\] has dtype float64"),
         ("nthreads", 0, "nthreads is 0"),
     ):
         with pytest.raises(ValueError, match=message):
             _C.window_accumulate(**{**good, name: wrong})
-    good["out"].flags.writeable = False
+    out.flags.writeable = False
     with pytest.raises(ValueError, match="read-only"):
         _C.window_accumulate(**good)

@@ -27,6 +27,7 @@ class BaseReader:
     spacing_tags: tuple[str, ...]
     levels: tuple[Level, ...]
     affine: NDArray[np.float64] | None = None
+    decode_seconds: float = 0.0
 
     def close(self) -> None:
         """Releases the file. Reading afterwards is an error."""

@@ -13,6 +13,7 @@ import numpy as np
 import shapely
 from contourpy import FillType, contour_generator
 from numpy.typing import NDArray
+from shapely.affinity import scale
 from shapely.geometry import Polygon
 
 from fastnets.io.atomic import atomic_path
@@ -33,15 +34,16 @@ def write_geojson(
     object_type: Literal["annotation", "detection"] = "annotation",
     min_area: float = 16.0,
     tolerance: float = 0.5,
-    block_size: int = 2048,
+    block_size: int = 1024,
 ) -> None:
     """Writes one feature for every connected polygon of every class but 0, coordinates in level-0 pixels.
 
-    Polygons under `min_area` (square pixels) are left out; holes are kept. Outlines run half-way between
+    Polygons under `min_area` (square pixels of the labels) are left out; holes are kept. Outlines run half-way between
     pixel centres and are simplified by at most `tolerance` pixels. Memory: a block of `block_size`², and the
     polygons that reach into rows of blocks still to come; finished ones are written at once.
     """
     del reader
+    y, x = label_map.level0_scale or (1.0, 1.0)
     check_axes(label_map, ("YX",), "geojson", "write nifti or ome-zarr for volumes")
     with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
@@ -50,12 +52,13 @@ def write_geojson(
             if polygon.area < min_area:
                 continue
             for part in _simplified(polygon, tolerance):
-                file.write(separator + json.dumps(_feature(label_map, value, part, object_type)))
+                placed = scale(part, x, y, origin=(0, 0)) if label_map.level0_scale else part
+                file.write(separator + json.dumps(_feature(label_map, value, placed, object_type)))
                 separator = ",\n"
         file.write("\n]}\n")
 
 
-def polygons(label_map: LabelMap, block_size: int = 2048) -> Iterator[tuple[int, Polygon]]:
+def polygons(label_map: LabelMap, block_size: int = 1024) -> Iterator[tuple[int, Polygon]]:
     """Every connected polygon with its label, whole across blocks, in the order in which they are complete.
 
     Neighbouring blocks share the pixel centres at their border, so their contours meet there in the same
@@ -122,11 +125,10 @@ def _reach(bounds: NDArray[Any], sides: Sequence[int], centres: Sequence[int], l
 
 
 def _simplified(polygon: Polygon, tolerance: float) -> Iterator[Polygon]:
-    """With fewer points, still valid."""
-    if len(polygon.interiors) > _MANY_HOLES:
-        yield polygon.simplify(0, preserve_topology=False)  # drops points on straight lines only
-        return
-    yield from (p for p in shapely.get_parts(polygon.simplify(tolerance)) if p.area > 0)
+    """With fewer points, still valid. A sieve loses only the points on straight lines."""
+    sieve = len(polygon.interiors) > _MANY_HOLES
+    shape = polygon.simplify(0, preserve_topology=False) if sieve else polygon.simplify(tolerance)
+    yield from (p for p in shapely.get_parts(shape) if p.area > 0)
 
 
 def _feature(label_map: LabelMap, value: int, polygon: Polygon, object_type: str) -> dict[str, Any]:

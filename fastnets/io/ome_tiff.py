@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,14 +40,14 @@ def write_ome_tiff(label_map: LabelMap, path: Path | str, reader: Reader | None 
     shapes = level_shapes(label_map.labels.shape)
     big = int(np.prod(shapes[0])) * dtype.itemsize > _BIG_TIFF_FROM
     with atomic_path(path) as partial, ExitStack() as stack:
-        levels: list[NDArray[Any]] = []
-        for shape in shapes[1:]:
-            scratch = stack.enter_context(tempfile.TemporaryFile(dir=partial.parent))
-            levels.append(np.memmap(scratch, dtype, "w+", shape=shape))
+        levels = [
+            _Scratch(stack.enter_context(tempfile.TemporaryFile(dir=partial.parent)), shape[1], dtype)
+            for shape in shapes[1:]
+        ]
         with TiffWriter(partial, bigtiff=big, ome=True) as writer:
             for i, shape in enumerate(shapes):
                 smaller = levels[i] if i < len(levels) else None
-                fetch = _from_labels(label_map, dtype) if i == 0 else _from_array(levels[i - 1])
+                fetch = _from_labels(label_map, dtype) if i == 0 else levels[i - 1].read
                 writer.write(
                     _tiles(fetch, shape, smaller),
                     shape=shape,
@@ -76,17 +76,29 @@ def _from_labels(label_map: LabelMap, dtype: np.dtype[Any]) -> Fetch:
     return lambda start, stop: block(label_map, (slice(start, stop), slice(0, width)), dtype)
 
 
-def _from_array(level: NDArray[Any]) -> Fetch:
-    return lambda start, stop: level[start:stop]
+class _Scratch:
+    """Rows of a smaller level on disk until their turn comes. Not a memory map: its pages would count as ours."""
+
+    def __init__(self, file: IO[bytes], width: int, dtype: np.dtype[Any]) -> None:
+        self._file, self._width, self._dtype = file, width, dtype
+        self._line = width * dtype.itemsize
+
+    def write(self, start: int, rows: NDArray[Any]) -> None:
+        self._file.seek(start * self._line)
+        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        self._file.seek(start * self._line)
+        data = self._file.read((stop - start) * self._line)
+        return np.frombuffer(data, self._dtype).reshape(stop - start, self._width)
 
 
-def _tiles(fetch: Fetch, shape: tuple[int, ...], smaller: NDArray[Any] | None) -> Iterator[NDArray[Any]]:
+def _tiles(fetch: Fetch, shape: tuple[int, ...], smaller: _Scratch | None) -> Iterator[NDArray[Any]]:
     """The tiles of a level in file order, filling the next level on the way; tifffile pads those at the edge."""
     for rows, _ in regions((shape[0], 1), (TILE, 1)):
         band = fetch(rows.start, rows.stop)
         if smaller is not None:  # TILE is even, so every second row and column stays so across bands
-            half = rows.start // 2
-            smaller[half : half + (band.shape[0] + 1) // 2] = band[::2, ::2]
+            smaller.write(rows.start // 2, band[::2, ::2])
         for column in range(0, shape[1], TILE):
             yield band[:, column : column + TILE]
 

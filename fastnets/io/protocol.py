@@ -27,7 +27,8 @@ class Reader(Protocol):
 
     `shape` and `dtype` are those of level 0 along `axes`. `spacing` has one entry a spatial axis, in `unit`,
     and is None where the file does not say; `spacing_tags` names the tags that were looked at, for the error
-    that a caller raises then. `affine` (4×4, voxel to world mm) is kept for volumes.
+    that a caller raises then. `affine` (4×4, voxel to world mm) is kept for volumes. `decode_seconds` counts the
+    time that reads have spent in decompression so far, 0 where a library reads and decodes in one.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class Reader(Protocol):
     spacing_tags: tuple[str, ...]
     levels: tuple[Level, ...]
     affine: NDArray[np.float64] | None
+    decode_seconds: float
 
     def read(self, region: Region, level: int = 0) -> NDArray[Any]:
         """The pixels of `region` (a slice with start and stop a spatial axis, inside `level`), all channels."""
@@ -77,7 +79,10 @@ class ClassInfo:
 
 @dataclass(frozen=True)
 class LabelMap:
-    """A finished prediction: `labels` (spatial axes only, integers) on the pixel grid of level 0 of its source."""
+    """A finished prediction: `labels` (spatial axes only, integers), with the spacing of their own grid.
+
+    `level0_scale` is how many level-0 pixels of the source one label spans along each axis; None means 1.
+    """
 
     labels: ArrayLike
     axes: str
@@ -85,3 +90,4 @@ class LabelMap:
     unit: Unit
     classes: tuple[ClassInfo, ...]
     affine: NDArray[np.float64] | None = None
+    level0_scale: tuple[float, ...] | None = None

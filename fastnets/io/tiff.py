@@ -5,6 +5,7 @@ tifffile finds the pages and the codecs; the regions are decoded here, segment b
 
 from __future__ import annotations
 
+import struct
 import threading
 from math import prod
 from pathlib import Path
@@ -53,9 +54,10 @@ class TiffReader(BaseReader):
     def _open(self, spacing: Override) -> None:
         if not len(self._file.pages) or not self._file.series:
             raise InputError(f"{self.path}: holds no image: the file is incomplete: copy it again")
+        self._check_chain()
         series = self._file.series[0]
         self._channel_pages, self._depth, self._order = self._stack(series)
-        cache = SegmentCache()
+        self._cache = cache = SegmentCache()
         self._pages = [self._level(level, cache) for level in series.levels]
         first = self._pages[0][0]
         self._channels = self._channel_pages if self._channel_pages > 1 else first.samples
@@ -71,6 +73,19 @@ class TiffReader(BaseReader):
         option: Option = "--spacing" if "Z" in spatial else "--mpp"
         tags = ", ".join(self.spacing_tags)
         self.spacing = resolve(self.path, known, spacing, axes=spatial, tags=tags, option=option)
+
+    def _check_chain(self) -> None:
+        """The link behind the last page leads nowhere or inside the file, else pages (levels) are cut off."""
+        form, handle = self._file.tiff, self._file.filehandle
+        handle.seek(self._file.pages[-1].offset)
+        (tags,) = struct.unpack(form.tagnoformat, handle.read(form.tagnosize))
+        handle.seek(tags * form.tagsize, 1)
+        (following,) = struct.unpack(form.offsetformat, handle.read(form.offsetsize))
+        if following >= handle.size:
+            raise InputError(
+                f"{self.path}: is truncated: a page lies at byte {following} and the file has {handle.size}: "
+                "copy it again"
+            )
 
     def _stack(self, series: TiffPageSeries) -> tuple[int, int, str]:
         """Channel pages, depth, and the order of the two in the sequence of pages."""
@@ -123,6 +138,7 @@ class TiffReader(BaseReader):
                     out[i, :, :, channel : channel + part.shape[-1]] = part
         except Exception as error:  # codecs raise their own kinds
             raise self._damaged(f"decode rows {rows} of level {level}", error) from error
+        self.decode_seconds = self._cache.decode_seconds
         if not z:
             out = out[0]
         return out if self._channels > 1 else out[..., 0]

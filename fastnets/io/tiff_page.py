@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from math import ceil
@@ -29,6 +30,7 @@ class SegmentCache:
         self._lock = threading.Lock()
         self._items: OrderedDict[Hashable, Decoded] = OrderedDict()
         self._bytes = 0
+        self.decode_seconds = 0.0
 
     def get(self, key: Hashable, make: Callable[[], Decoded]) -> Decoded:
         """The item, made outside the lock, so that threads decode in parallel (a race costs a decode)."""
@@ -112,9 +114,10 @@ class PageRegions:
         offset, count = self._page.dataoffsets[index], self._page.databytecounts[index]
         if not count:  # a sparse segment: nothing stored, all nodata
             return None, (0, 0)
-        segment, _, shape = self._decode(
-            self._read_bytes(offset, count), index, _fullsize=self._key.is_tiled, **self._tables
-        )
+        data = self._read_bytes(offset, count)
+        begin = time.perf_counter()
+        segment, _, shape = self._decode(data, index, _fullsize=self._key.is_tiled, **self._tables)
+        self._cache.decode_seconds += time.perf_counter() - begin
         return (None if segment is None else segment[0]), (shape[1], shape[2])
 
     def _rows(self, index: int, start: int, stop: int) -> NDArray[Any]:

@@ -45,7 +45,7 @@ def window_accumulate(
             first that can run.
 
     Raises:
-        InputError: shapes, dtypes or starts do not fit, or `implementation` cannot run on them.
+        ValueError: shapes, dtypes or starts do not fit, or `implementation` cannot run on them.
     """
     _check(out, windows, starts, weights)
     for candidate in IMPLEMENTATIONS:
@@ -100,14 +100,6 @@ def _check(out: Tensor, windows: Tensor, starts: Tensor, weights: Weights) -> No
     given = weights.shape if isinstance(weights, Tensor) else [len(w) for w in weights]
     if tuple(given) != tuple(window):
         raise InputError(f"window_accumulate: weights are of size {tuple(given)}: pass {tuple(window)}")
-    if len(starts):
-        room = [out.shape[0] - 1, *(o - w for o, w in zip(out.shape[2:], window, strict=True))]
-        least, most = starts.amin(dim=0).tolist(), starts.amax(dim=0).tolist()
-        if min(least) < 0 or any(m > r for m, r in zip(most, room, strict=True)):
-            raise InputError(
-                f"window_accumulate: starts reach from {least} to {most}, and windows of {tuple(window)} fit into "
-                f"out {tuple(out.shape)} from {[0] * (axes + 1)} to {room}: move the windows, or pad out"
-            )
 
 
 # --- native: csrc/cpu/window_accumulate.cpp
@@ -127,30 +119,18 @@ def _native_refusal(out: Tensor, windows: Tensor) -> str | None:
 
 def _run_native(out: Tensor, windows: Tensor, starts: Tensor, weights: Weights, floor: float) -> None:
     windows = windows.to(out.dtype)
-    planar = _rows_are_contiguous(out) and _rows_are_contiguous(windows)
-    if not planar and not (channels_are_last(out) and channels_are_last(windows)):
-        planar = _rows_are_contiguous(out)  # the one case of a copy: two layouts, or a stride along x
-        windows = windows.contiguous() if planar else windows.movedim(1, -1).contiguous().movedim(-1, 1)
-    channels, lead = out.shape[1], 5 - out.dim()
-    if isinstance(weights, Tensor):
-        rows = weights.float()[(None,) * lead]
-        outer = [torch.ones(size) for size in rows.shape[:2]]
-        rows, floor = rows if planar else rows.repeat_interleave(channels, dim=-1), torch.finfo().min
-    else:
-        *outer, x = [torch.ones(1)] * lead + [w.float().contiguous() for w in weights]
-        x = x if planar else x.repeat_interleave(channels)
-        rows = x.expand(len(outer[0]), len(outer[1]), -1)
-    spatial = (slice(None), slice(None), *(None,) * lead)
-    padded = torch.zeros(len(starts), 4, dtype=torch.int64)
-    padded[:, 0], padded[:, 1 + lead :] = starts[:, 0], starts[:, 1:]
+    rows = _rows_are_contiguous(out)
+    if not (rows and _rows_are_contiguous(windows)) and not (
+        channels_are_last(out) and channels_are_last(windows)
+    ):  # the one case of a copy: two layouts, or a stride along x
+        windows = windows.contiguous() if rows else windows.movedim(1, -1).contiguous().movedim(-1, 1)
+    vectors = [weights] if isinstance(weights, Tensor) else weights
     _C.window_accumulate(
-        out=out.detach()[spatial].numpy(),
-        windows=windows.detach()[spatial].numpy(),
-        starts=padded.numpy(),
-        weight_z=outer[0].numpy(),
-        weight_y=outer[1].numpy(),
-        weight_rows=rows.contiguous().numpy() if rows.stride(-1) != 1 else rows.numpy(),
-        floor=floor,
+        out=out.detach().numpy(),
+        windows=windows.detach().numpy(),
+        starts=starts.numpy(),
+        weights=[vector.float().numpy() for vector in vectors],
+        floor=torch.finfo().min if isinstance(weights, Tensor) else floor,
         nthreads=torch.get_num_threads(),
     )
 
@@ -167,6 +147,7 @@ def _torch_refusal(out: Tensor, windows: Tensor) -> str | None:
 
 
 def _run_torch(out: Tensor, windows: Tensor, starts: Tensor, weights: Weights, floor: float) -> None:
+    check_starts(starts, out.shape, windows.shape)
     if not isinstance(weights, Tensor):  # at least in their own precision, or in that of a float64 out
         vectors = [w.to(torch.promote_types(w.dtype, out.dtype)) for w in weights]
         weights = outer_product(vectors).clamp(min=floor)
@@ -174,6 +155,19 @@ def _run_torch(out: Tensor, windows: Tensor, starts: Tensor, weights: Weights, f
     for window, (image, *start) in zip(windows, starts.tolist(), strict=True):
         box = tuple(slice(s, s + size) for s, size in zip(start, window.shape[1:], strict=True))
         out[(image, slice(None), *box)] += window.to(out) * weight
+
+
+def check_starts(starts: Tensor, image: torch.Size, windows: torch.Size) -> None:
+    """Raise InputError unless all windows lie inside (N, C, *spatial); the native code checks by itself."""
+    if not len(starts):
+        return
+    room = [image[0] - 1, *(size - window for size, window in zip(image[2:], windows[2:], strict=True))]
+    least, most = starts.amin(dim=0).tolist(), starts.amax(dim=0).tolist()
+    if min(least) < 0 or any(m > r for m, r in zip(most, room, strict=True)):
+        raise InputError(
+            f"window_accumulate: starts reach from {least} to {most}, and windows of {tuple(windows[2:])} fit into "
+            f"{tuple(image)} from {[0] * len(room)} to {room}: move the windows, or pad the image"
+        )
 
 
 def outer_product(vectors: Sequence[Tensor]) -> Tensor:

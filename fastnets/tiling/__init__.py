@@ -2,5 +2,6 @@
 
 from .analysis import Inexact, ReceptiveField, receptive_field
 from .infer import infer
+from .sliding_window import sliding_window_inference
 
-__all__ = ["Inexact", "ReceptiveField", "infer", "receptive_field"]
+__all__ = ["Inexact", "ReceptiveField", "infer", "receptive_field", "sliding_window_inference"]

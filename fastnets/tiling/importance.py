@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastnets.errors import InputError
 from fastnets.ops.window_accumulate import Weights, outer_product, window_accumulate
+from fastnets.tiling.window_grid import WindowGrid
 
 LEAST_WEIGHT = 1e-3  # no position may count for nothing: MONAI's floor
 
@@ -42,18 +43,19 @@ class Importance:
         vectors = [_nearest(w, (size,)) for w, size in zip(self.weights, shape, strict=True)]
         return Importance(vectors, self.floor)
 
-    def coverage(self, size: Sequence[int], axis_starts: Sequence[Sequence[int]]) -> Tensor:
-        """(*size): the sum of the weights over windows at every combination of `axis_starts`.
+    def coverage(self, grid: WindowGrid) -> Tensor:
+        """(*size): the sum of the weights over all windows of an image.
 
         float32, or the dtype of dense weights if that is wider.
         """
         if not isinstance(self.weights, Tensor) and self._floor_is_idle():
-            return outer_product([_cover(*axis) for axis in zip(self.weights, size, axis_starts, strict=True)])
+            axes = zip(self.weights, grid.size, grid.axis_starts, strict=True)
+            return outer_product([_cover(*axis) for axis in axes])
         one = self.weights if isinstance(self.weights, Tensor) else self.weights[0]
-        total = torch.zeros(1, 1, *size, dtype=torch.promote_types(one.dtype, torch.float32), device=one.device)
-        starts = torch.cartesian_prod(torch.zeros(1, dtype=torch.int64), *map(torch.tensor, axis_starts))
-        windows = total.new_ones(self.shape[-1]).expand(len(starts), 1, *self.shape)
-        return window_accumulate(total, windows, starts, self.weights, floor=self.floor)[0, 0]
+        total = torch.zeros(1, 1, *grid.size, dtype=torch.promote_types(one.dtype, torch.float32), device=one.device)
+        places = grid.places(images=1)
+        windows = total.new_ones(self.shape[-1]).expand(len(places), 1, *self.shape)
+        return window_accumulate(total, windows, places, self.weights, floor=self.floor)[0, 0]
 
     def _floor_is_idle(self) -> bool:
         """No position is raised, so that a sum over a grid of windows is a product of sums over its axes."""

@@ -15,12 +15,11 @@ from fastnets.errors import InputError
 
 from .align import align
 from .analysis import Analysis, exact_span
-from .memory import format_bytes
+from .memory import format_bytes, tile_budget
 from .trace import Graph, Shape, peak_bytes, trace
 
-# Allocator slack and the tensors that Python code keeps alive longer than the graph needs them: peak resident
-# growth over peak_bytes was 1.05 to 1.3 on the U-Nets of tests/test_memory.py.
-SLACK = 1.4
+# Allocator slack, and tensors that Python code keeps alive longer than the graph needs them.
+SLACK = 1.25
 # A network that refuses an image's size (skip connections that do not meet) gets it padded to one of these.
 PADDING_MULTIPLES = (2, 4, 8, 16, 32, 64, 128)
 
@@ -89,7 +88,8 @@ def plan_tiles(
     shape: Shape,
     *,
     tile: int | Sequence[int] | None = None,
-    budget: int | None = None,
+    max_ram: str | int | None = None,
+    reserve: int = 0,
     output: int = 0,
     exact: bool = True,
     dtype: torch.dtype = torch.float32,
@@ -97,8 +97,9 @@ def plan_tiles(
     """Tiles whose outputs join to what `model` gives for the whole image of `shape` (C, *spatial).
 
     `tile` is the size, in input pixels, of the region that one tile contributes; the receptive field's halo comes
-    on top. Without it, the largest tile is taken whose estimated memory stays under `budget` bytes. Raises
-    InputError where a layer forbids exact tiling along an axis that has to be cut, unless `exact` is False.
+    on top. Without it, the largest tile is taken with which the process is estimated to stay under `max_ram`,
+    `reserve` bytes of which are the caller's. Raises InputError where a layer forbids exact tiling along an axis
+    that has to be cut, unless `exact` is False.
     """
     whole, padded = _trace_whole(model, shape, dtype)
     spatial = shape[1:]
@@ -106,7 +107,8 @@ def plan_tiles(
     steps = [_core_step(whole, axis, jump) for axis, jump in enumerate(jumps)]
     per_pixel = SLACK * peak_bytes(whole.graph) / prod(padded)
     if tile is None:
-        cores = _largest_core(whole, output, steps, per_pixel, budget)
+        # Asked for after the trace, whose imports and graph stay in memory.
+        cores = _largest_core(whole, output, steps, per_pixel, tile_budget(max_ram, reserve))
     else:
         sizes = [tile] * whole.spatial if isinstance(tile, int) else list(tile)
         if len(sizes) != whole.spatial or min(sizes) < 1:
@@ -186,7 +188,7 @@ def _crop_size(whole: Analysis, axis: int, output: int, core: int) -> int:
     return min(length, ceil((b - a // grid * grid) / grid) * grid)
 
 
-def _largest_core(whole: Analysis, output: int, steps: list[int], per_pixel: float, budget: int | None) -> list[int]:
+def _largest_core(whole: Analysis, output: int, steps: list[int], per_pixel: float, budget: int) -> list[int]:
     """The largest core, as near to a cube as the image allows, whose crop fits the budget."""
     lengths = whole.shape(whole.graph.images[0])[2:]
     ends = [ceil(n / step) * step for n, step in zip(lengths, steps, strict=True)]
@@ -194,7 +196,7 @@ def _largest_core(whole: Analysis, output: int, steps: list[int], per_pixel: flo
     def bytes_for(cores: Sequence[int]) -> float:
         return per_pixel * prod(_crop_size(whole, a, output, core) for a, core in enumerate(cores))
 
-    if budget is None or bytes_for(ends) <= budget:
+    if bytes_for(ends) <= budget:
         return ends
     largest, best = max(ends), None
     low, high = 1, largest
@@ -283,31 +285,3 @@ def _analyses(whole: Analysis, tile: Graph) -> tuple[Analysis, Analysis]:
 def _clip(axis: list[AxisTile], size: int) -> tuple[AxisTile, ...]:
     """Drops what lies in the padding beyond the real image."""
     return tuple(AxisTile(t.start, t.stop, t.lo, min(t.hi, size), t.local) for t in axis if t.lo < size)
-
-
-def plan_with_halo(
-    shape: Shape, probe: torch.Tensor, crop: Shape, *, tile: Sequence[int], halo: Sequence[int]
-) -> TilePlan:
-    """Tiles by a halo that the caller vouches for, without an analysis.
-
-    `probe` is the network's output for an input of spatial size `crop`; tile and halo must be multiples of the
-    network's stride, which only the caller knows.
-    """
-    axes = []
-    out = []
-    for axis, length in enumerate(shape[1:]):
-        jump = Fraction(crop[axis], probe.shape[axis - len(crop)])
-        total = ceil(length / jump)
-        width = tile[axis] / jump
-        if width.denominator != 1 or (halo[axis] / jump).denominator != 1:
-            raise InputError(
-                f"axis {axis}: tile={tile[axis]} and halo={halo[axis]} must be multiples of the network's stride {jump}"
-            )
-        row = []
-        for lo in range(0, total, int(width)):
-            start = max(0, int(lo * jump) - halo[axis])
-            stop = min(length, int(lo * jump) + tile[axis] + halo[axis])
-            row.append(AxisTile(start, stop, lo, min(lo + int(width), total), lo - int(start / jump)))
-        axes.append(tuple(row))
-        out.append(total)
-    return TilePlan(shape[1:], shape[1:], tuple(out), tuple(axes), 0)

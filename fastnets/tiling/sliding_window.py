@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastnets.errors import InputError
 from fastnets.ops.window_accumulate import channels_are_last
+from fastnets.ops.window_gather import window_gather
 from fastnets.tiling.importance import Importance, make_importance, per_axis
 from fastnets.tiling.stitch import Stitch
 from fastnets.tiling.window_grid import Batch, WindowGrid, make_banded_batches, make_batches, make_grid
@@ -143,15 +144,12 @@ class WindowCutter:
 
     def cut(self, batch: Batch) -> Tensor:
         """(B, C, *window) on the device; a view of the image where the batch is one window."""
-        boxes = batch.boxes(self._window)
-        if len(boxes) == 1:
-            return self._image[tuple(boxes[0])].to(self._device)
-        if self._windows is None or len(self._windows) < len(boxes):
-            self._windows = self._allocate(len(boxes))
-        windows = self._windows[: len(boxes)]
-        for i, box in enumerate(boxes):
-            windows[i].copy_(self._image[tuple(box)][0])
-        return windows.to(self._device)
+        count = len(batch.places)
+        if count == 1:
+            return self._image[tuple(batch.boxes(self._window)[0])].to(self._device)
+        if self._windows is None or len(self._windows) < count:
+            self._windows = self._allocate(count)
+        return window_gather(self._windows[:count], self._image, batch.places).to(self._device)
 
     def forget(self) -> None:
         """Leave the tensor to whoever holds it."""

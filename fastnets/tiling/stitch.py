@@ -10,7 +10,7 @@ from torch import Tensor
 from fastnets.errors import InputError
 from fastnets.ops.window_accumulate import channels_are_last, window_accumulate
 from fastnets.tiling.importance import Importance
-from fastnets.tiling.window_grid import Band, Batch, Position, WindowGrid
+from fastnets.tiling.window_grid import Band, Batch, WindowGrid
 
 
 class Stitch:
@@ -43,30 +43,32 @@ class Stitch:
         self._band: Band | None = None
         self._buffer = windows.new_empty(0, dtype=dtype)
         self._total = _zeros(windows, images, self._scaled.size, dtype, device)
-        self._weight = importance.coverage(self._scaled.size, self._scaled.axis_starts).to(self._total)
+        self._weight = importance.coverage(self._scaled).to(self._total)
 
     def add(self, windows: Tensor, importance: Importance, batch: Batch) -> None:
         """Add the output (B, C, *window) of a batch."""
-        starts = [self._grid.scale_position(start, windows.shape[2:]) for start in batch.starts]
         if self._staged and batch.band is not None:
-            self._add_to_band(windows, importance, batch.band, starts)
-        else:
-            _accumulate(self._total, windows.to(self._total.device), batch.images, starts, importance)
+            self._add_to_band(windows, importance, batch.band, batch.places)
+            return
+        places = self._grid.scale_places(batch.places, windows.shape[2:])
+        windows = windows.to(self._total.device)
+        window_accumulate(self._total, windows, places, importance.weights, floor=importance.floor)
 
     def result(self) -> Tensor:
         """(images, C, *size): the weighted mean. Call it once, after the last batch."""
         self._flush()
         return self._total.div_(self._weight)
 
-    def _add_to_band(self, windows: Tensor, importance: Importance, band: Band, starts: Sequence[Position]) -> None:
-        before, after = slice(band.axis), slice(band.axis + 1, None)
+    def _add_to_band(self, windows: Tensor, importance: Importance, band: Band, places: Tensor) -> None:
         if band != self._band:
             self._flush()
-            size = (*self._grid.size[before], band.stop - band.start, *self._grid.size[after])
+            size = list(self._grid.size)
+            size[band.axis] = band.stop - band.start
             self._buffer = _zeros(windows, 1, size, self._total.dtype, windows.device)
             self._band = band
-        moved = [(*start[before], start[band.axis] - band.start, *start[after]) for start in starts]
-        _accumulate(self._buffer, windows, (0,) * len(moved), moved, importance)
+        origin = torch.zeros_like(places[0])
+        origin[0], origin[1 + band.axis] = band.image, band.start
+        window_accumulate(self._buffer, windows, places - origin, importance.weights, floor=importance.floor)
 
     def _flush(self) -> None:
         if self._band is None:
@@ -74,13 +76,6 @@ class Stitch:
         band, self._band = self._band, None
         target = self._total[band.image].narrow(1 + band.axis, band.start, band.stop - band.start)
         target += self._buffer[0].to(self._total.device)
-
-
-def _accumulate(
-    out: Tensor, windows: Tensor, images: Sequence[int], starts: Sequence[Position], importance: Importance
-) -> None:
-    places = torch.tensor([(n, *start) for n, start in zip(images, starts, strict=True)])
-    window_accumulate(out, windows, places, importance.weights, floor=importance.floor)
 
 
 def _zeros(windows: Tensor, images: int, size: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:

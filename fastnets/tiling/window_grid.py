@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 from fastnets.errors import InputError
 
@@ -22,19 +24,21 @@ class Band:
     stop: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
-    """Windows that the predictor sees at once: their images and their first positions, and their band."""
+    """Windows that the predictor sees at once, and the band that they belong to.
 
-    images: tuple[int, ...]
-    starts: tuple[Position, ...]
+    `places` is (B, 1 + axes) int64: the image of each window, and its first position along each axis.
+    """
+
+    places: Tensor
     band: Band | None = None
 
     def boxes(self, window: Sequence[int]) -> list[list[slice]]:
         """For each window the slices along N, C and the spatial axes: MONAI's `patch_coord`."""
         return [
             [slice(n, n + 1), slice(None), *(slice(s, s + w) for s, w in zip(start, window, strict=True))]
-            for n, start in zip(self.images, self.starts, strict=True)
+            for n, *start in self.places.tolist()
         ]
 
 
@@ -46,18 +50,20 @@ class WindowGrid:
     window: Position
     axis_starts: tuple[tuple[int, ...], ...]
 
-    @property
-    def starts(self) -> list[Position]:
-        """The first position of every window; the last axis changes fastest."""
-        return list(itertools.product(*self.axis_starts))
+    def places(self, images: int) -> Tensor:
+        """(windows, 1 + axes) int64: image and first position; the last axis changes fastest."""
+        return torch.cartesian_prod(torch.arange(images), *map(torch.tensor, self.axis_starts))
 
     def scaled(self, output_window: Sequence[int]) -> WindowGrid:
-        """The same windows in an output where each has the size `output_window`."""
+        """The same windows in an output where each has the size `output_window`; positions round down.
+
+        In integers: MONAI multiplies by a float ratio, which makes some windows a pixel too small and fails.
+        """
         if tuple(output_window) == self.window:
             return self
         zoom = list(zip(output_window, self.window, strict=True))
         return WindowGrid(
-            size=self.scale_position(self.size, output_window),
+            size=tuple(s * out // size for s, (out, size) in zip(self.size, zoom, strict=True)),
             window=tuple(output_window),
             axis_starts=tuple(
                 tuple(s * out // size for s in starts)
@@ -65,13 +71,11 @@ class WindowGrid:
             ),
         )
 
-    def scale_position(self, position: Position, output_window: Sequence[int]) -> Position:
-        """Where `position` lies in an output where each window has the size `output_window`, rounded down.
-
-        In integers: MONAI multiplies by a float ratio, which makes some windows a pixel too small and fails.
-        """
-        sizes = zip(position, output_window, self.window, strict=True)
-        return tuple(p * out // size for p, out, size in sizes)
+    def scale_places(self, places: Tensor, output_window: Sequence[int]) -> Tensor:
+        """Where windows at `places` lie in the grid `scaled(output_window)`."""
+        if tuple(output_window) == self.window:
+            return places
+        return places * torch.tensor([1, *output_window]) // torch.tensor([1, *self.window])
 
 
 def make_grid(image: Sequence[int], roi: Sequence[int | None] | int | None, overlap: Sequence[float]) -> WindowGrid:
@@ -97,24 +101,21 @@ def resolve_window(roi: Sequence[int | None] | int | None, image: Sequence[int])
 
 def make_batches(grid: WindowGrid, images: int, batch_size: int) -> Iterator[Batch]:
     """All windows of all images in order, `batch_size` at a time; a batch may reach into the next image."""
-    windows = itertools.product(range(images), grid.starts)
-    while group := list(itertools.islice(windows, batch_size)):
-        numbers, starts = zip(*group, strict=True)
-        yield Batch(numbers, starts)
+    return map(Batch, grid.places(images).split(batch_size))
 
 
 def make_banded_batches(grid: WindowGrid, images: int, batch_size: int, axis: int, steps: int) -> Iterator[Batch]:
     """All windows, band by band: a band holds those at `steps` successive positions along `axis`."""
-    starts = sorted(grid.starts, key=lambda start: start[axis])
-    positions = grid.axis_starts[axis]
+    places, positions = grid.places(images), grid.axis_starts[axis]
     for image in range(images):
         for first in range(0, len(positions), steps):
             held = positions[first : first + steps]
             band = Band(image, axis, held[0], held[-1] + grid.window[axis])
-            group = [start for start in starts if band.start <= start[axis] <= held[-1]]
-            for i in range(0, len(group), batch_size):
-                part = tuple(group[i : i + batch_size])
-                yield Batch((image,) * len(part), part, band)
+            starts = places[:, 1 + axis]
+            mine = places[(places[:, 0] == image) & (starts >= held[0]) & (starts <= held[-1])]
+            ordered = mine[mine[:, 1 + axis].argsort(stable=True)]
+            for part in ordered.split(batch_size):
+                yield Batch(part, band)
 
 
 def _axis_starts(size: int, window: int, overlap: float) -> tuple[int, ...]:

@@ -1,0 +1,88 @@
+"""`fastnets verify`: the tiled result against the whole image in one pass."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from fastnets.cli.options import Json, Model, Spacing, Weights, one_or_all
+from fastnets.cli.show import print_error, print_fields, print_json, times
+
+if TYPE_CHECKING:
+    from fastnets.pipeline import Verification
+
+DIFFERENT = 1
+
+
+def verify(
+    *,
+    path: Annotated[Path, Parameter(name=("--input", "-i"), metavar="PATH")],
+    model: Model,
+    weights: Weights = None,
+    spacing: Spacing = None,
+    tile: Annotated[int, Parameter(metavar="N")] = 64,
+    size: Annotated[int | None, Parameter(metavar="N")] = None,
+    tolerance: Annotated[float, Parameter(metavar="F")] = 1e-5,
+    json: Json = False,
+) -> int:
+    """Measure how far the tiled result of a model is from its result on the whole image.
+
+    Prints max |tiled − whole|, where it is, and what part of the output's range it is. Exit code 1 where that
+    part is above the tolerance.
+
+    For example:
+
+        fastnets verify -i T1.nii.gz -m brain_unet3d
+        fastnets verify -i slide.svs -m nuclei_demo --tile 256 --size 2000
+
+    Parameters
+    ----------
+    path
+        One image. The network runs on it in one pass, so it must fit in memory.
+    tile
+        Input pixels a tile contributes along each axis.
+    size
+        Compare only the first so many pixels along every axis.
+    tolerance
+        Largest accepted difference, as a fraction of the output's range.
+    """
+    from fastnets import pipeline
+    from fastnets.cli.progress import RunProgress
+
+    with RunProgress(1, quiet=json) as bars:
+        report = bars.start(path)
+        found = pipeline.verify(
+            path,
+            model=model,
+            weights=weights,
+            spacing=one_or_all(spacing),
+            tile=tile,
+            size=size,
+            progress=lambda done, total: report("network", done, total),
+        )
+    same = found.relative <= tolerance  # not where the difference is NaN
+    if json:
+        print_json({"model": model, "source": path, **asdict(found), "relative": found.relative, "same": same})
+    else:
+        _print_found(found, path)
+    if not same:
+        print_error(
+            f"{path}: the tiled result differs from the whole by {found.relative:.1e} of the output's range, "
+            f"above the tolerance {tolerance:g}: the tiling of {model} is not exact here"
+        )
+    return 0 if same else DIFFERENT
+
+
+def _print_found(found: Verification, path: Path) -> None:
+    channel, *position = found.position
+    fields = {
+        "max |tiled − whole|": f"{found.difference:.3g}, in channel {channel} at ({', '.join(map(str, position))})",
+        "output range": f"{found.output_range:.4g}",
+        "as a fraction": f"{found.relative:.2e}",
+        "tiles": f"{found.tiles} of {times(found.tile_shape)}, halo included",
+        "compared": times(found.shape[1:]),
+    }
+    print_fields(fields, title=str(path))

@@ -1,0 +1,272 @@
+"""Images to label maps: read, run the network tile by tile, write what viewers open."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from numpy.typing import NDArray
+from torch import nn
+
+from fastnets.errors import InputError
+from fastnets.io import LabelMap, Reader, atomic_path, find_inputs, open_reader, suffix_of, write
+from fastnets.models import create_model, get_entry, list_models, load_weights
+from fastnets.models.recipe import Recipe
+from fastnets.tiling.infer import make_plan, run_tiles
+from fastnets.tiling.memory import PeakMemory, return_freed_memory
+
+from .grid import ResizedGrid, StreamedGrid, make_grid, spatial_axes
+
+# What a run holds beside the tile: the reader's cache, two tiles read ahead, the writers' bands.
+RESERVE = 112 << 20
+STORE_CHUNK = 512  # the writers read bands of 512 rows
+Progress = Callable[[str, int, int], None]  # (stage, done, total)
+
+
+@dataclass
+class Prediction:
+    """One image's result: where the files are, and what they cost.
+
+    `stages` holds seconds for read, decode, network, merge and write; reading and writing run beside the network.
+    """
+
+    source: Path
+    files: dict[str, Path]
+    pixels: int
+    tiles: int
+    tile_shape: tuple[int, ...]
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    stages: dict[str, float] = field(default_factory=dict)
+    classes: dict[str, float] = field(default_factory=dict)
+
+
+def load_for_prediction(model: str, weights: Path | str | None = None) -> tuple[nn.Module, Recipe]:
+    """A registered network in eval mode with its recipe; `weights` replace those that come with fastnets."""
+    entry = get_entry(model)
+    if entry.recipe is None:
+        ready = ", ".join(n for n in list_models() if get_entry(n).recipe is not None)
+        raise InputError(
+            f"{model} has no recipe for images (how to scale them, what its classes are): use one of {ready}"
+        )
+    network = create_model(model, pretrained=weights is None)
+    if weights is not None:
+        load_weights(network, weights)
+    layout = torch.channels_last if len(entry.recipe.axes) == 2 else torch.channels_last_3d
+    network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack it
+    return network.eval(), entry.recipe
+
+
+def predict(
+    inputs: Path | str | Iterable[Path | str],
+    output: Path | str,
+    *,
+    model: str,
+    weights: Path | str | None = None,
+    spacing: float | Sequence[float] | None = None,
+    formats: Sequence[str] | None = None,
+    tile: int | None = None,
+    max_ram: str | int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[Path], Progress] | None = None,
+) -> list[Prediction]:
+    """Runs a model over images and writes label maps into the folder `output`.
+
+    Args:
+        inputs: files, folders or patterns.
+        output: made if missing. Each file appears under its final name only when it is complete.
+        model: a name of `list_models()` that has a recipe.
+        weights: a safetensors or torch file instead of the model's own.
+        spacing: true pixel size (µm for slides, mm for volumes), where the file's is missing or wrong.
+        formats: of "ome-tiff", "ome-zarr", "nifti", "geojson", "png". Default: ome-tiff, geojson and png for
+            slides and pictures; nifti and png for volumes.
+        tile: input pixels a tile contributes; by default what `max_ram` allows.
+        max_ram: limit for the whole process, such as "2GB".
+        overwrite: replace results that exist; without it they are an error before anything is computed.
+        progress: called with each image's path, gives a function (stage, done, total).
+
+    Raises InputError for anything that the caller can mend; nothing is left behind then.
+    """
+    paths = find_inputs([inputs] if isinstance(inputs, (str, Path)) else inputs)
+    network, recipe = load_for_prediction(model, weights)
+    folder = _writable_folder(Path(output))
+    wanted = tuple(formats or (("nifti", "png") if len(recipe.axes) == 3 else ("ome-tiff", "geojson", "png")))
+    targets = {path: _targets(path, folder, wanted, overwrite) for path in paths}
+    if len({next(iter(t.values())) for t in targets.values()}) < len(paths):
+        raise InputError("two inputs have the same name and would overwrite each other: give them folders of their own")
+    results = []
+    for path in paths:
+        report = progress(path) if progress is not None else (lambda stage, done, total: None)
+        with open_reader(path, spacing=spacing) as reader:
+            results.append(_predict_one(reader, network, recipe, model, targets[path], tile, max_ram, report))
+    return results
+
+
+def _writable_folder(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(f"output {folder}: cannot be written to: {error.strerror}: choose another folder") from error
+    return folder
+
+
+def _targets(path: Path, folder: Path, formats: Sequence[str], overwrite: bool) -> dict[str, Path]:
+    stem = path.name
+    for suffix in (".gz", ".ome.tif", ".ome.tiff", ".ome.zarr", path.suffix, ".nii"):
+        stem = stem.removesuffix(suffix)
+    role = {"png": ".overlay", "geojson": ""}
+    targets = {name: folder / f"{stem}{role.get(name, '.labels')}{suffix_of(name)}" for name in formats}
+    for target in targets.values():
+        if target.resolve() == path.resolve():
+            raise InputError(f"{target}: would replace the input: choose another output folder")
+        if target.exists() and not overwrite:
+            raise InputError(f"{target}: exists already: pass --overwrite, or choose another folder")
+    return targets
+
+
+def _predict_one(
+    reader: Reader,
+    network: nn.Module,
+    recipe: Recipe,
+    model: str,
+    targets: dict[str, Path],
+    tile: int | None,
+    max_ram: str | int | None,
+    report: Progress,
+) -> Prediction:
+    begin = time.perf_counter()
+    folder = next(iter(targets.values())).parent
+    with PeakMemory() as memory, tempfile.TemporaryDirectory(prefix=".fastnets-", dir=folder) as scratch:
+        grid = make_grid(reader, recipe, model)
+        prepared = time.perf_counter() - begin
+        plan = make_plan(network, grid.shape, tile=tile, max_ram=max_ram, reserve=RESERVE)
+        steps = len(plan)
+        counts = np.zeros(max(c.value for c in recipe.classes) + 1, np.int64)
+        store = _Store(Path(scratch), grid, recipe, plan.output, counts)
+        done = 0
+
+        def save(region: tuple[slice, ...], values: torch.Tensor) -> None:
+            nonlocal done
+            store.save(region, values)
+            done += 1
+            report("network", done, steps)
+
+        report("network", 0, steps)
+        seconds = run_tiles(network, plan, grid.read, save, reduce=store.reduce)
+        return_freed_memory()  # the writers come on top
+        written = time.perf_counter()
+        label_map = store.label_map(model)
+        merged = time.perf_counter() - written
+        for index, (name, target) in enumerate(targets.items()):
+            report("write", index, len(targets))
+            write(label_map, Path(scratch) / target.name, format=name, reader=reader)
+        report("write", len(targets), len(targets))
+        for target in targets.values():  # all files of an image appear together, or none
+            with atomic_path(target) as partial:
+                (Path(scratch) / target.name).rename(partial)
+        finished = time.perf_counter() - written - merged
+    decode = min(reader.decode_seconds, prepared + seconds.read)
+    return Prediction(
+        source=reader.path,
+        files=targets,
+        pixels=int(np.prod(reader.levels[0].shape)),
+        tiles=steps,
+        tile_shape=plan.crop_shape,
+        seconds=time.perf_counter() - begin,
+        peak_bytes=memory.peak,
+        stages={
+            "read": prepared + seconds.read - decode,
+            "decode": decode,
+            "network": seconds.network,
+            "merge": seconds.merge + merged,
+            "write": seconds.write + finished,
+        },
+        classes={c.name: float(counts[c.value] / max(1, counts.sum())) for c in recipe.classes},
+    )
+
+
+class _Store:
+    """Where finished regions go: labels on disk for a streamed image, probabilities in memory for a resized one."""
+
+    def __init__(
+        self,
+        folder: Path,
+        grid: StreamedGrid | ResizedGrid,
+        recipe: Recipe,
+        shape: tuple[int, ...],
+        counts: NDArray[np.int64],
+    ) -> None:
+        self.grid, self.recipe, self.counts = grid, recipe, counts
+        self.probabilities: NDArray[np.float32] | None = None
+        self.shape = shape
+        if isinstance(grid, StreamedGrid):
+            if shape != grid.shape[1:]:
+                raise InputError(
+                    f"the model turns {grid.shape[1:]} pixels into {shape}: predict needs one label a pixel"
+                )
+            chunk = STORE_CHUNK if len(shape) == 2 else 64
+            self.labels: Any = zarr.create_array(
+                store=folder / "labels.zarr", shape=shape, chunks=(chunk,) * len(shape), dtype="uint8"
+            )
+
+    def reduce(self, values: torch.Tensor) -> torch.Tensor:
+        values = activated(values, self.recipe)
+        return values if isinstance(self.grid, ResizedGrid) else labelled(values, self.recipe)
+
+    def save(self, region: tuple[slice, ...], values: torch.Tensor) -> None:
+        array = values[0].numpy()
+        if isinstance(self.grid, StreamedGrid):
+            self.labels[region] = array
+            self._count(array)
+            return
+        if self.probabilities is None:
+            self.probabilities = np.empty((array.shape[0], *self.shape), np.float32)
+        self.probabilities[(slice(None), *region)] = array
+
+    def _count(self, labels: NDArray[Any]) -> None:
+        self.counts += np.bincount(labels.ravel(), minlength=self.counts.size)
+
+    def label_map(self, model: str) -> LabelMap:
+        """The finished result, on the file's own grid for a resized volume, on the working grid else."""
+        reader, grid = self.grid.reader, self.grid
+        axes = spatial_axes(reader)
+        scale = (1.0,) * len(axes)
+        if isinstance(grid, ResizedGrid):
+            assert self.probabilities is not None
+            planes = [torch.from_numpy(grid.restore(plane)) for plane in self.probabilities]
+            labels: Any = labelled(torch.stack(planes)[None], self.recipe)[0].numpy()
+            self._count(labels)
+        else:
+            labels, scale = self.labels, grid.level0_scale
+        spacing = reader.spacing and tuple(s * f for s, f in zip(reader.spacing, scale, strict=True))
+        return LabelMap(
+            labels=labels,
+            axes=axes,
+            spacing=spacing,
+            unit=reader.unit,
+            classes=self.recipe.classes,
+            affine=reader.affine,
+            level0_scale=scale,
+        )
+
+
+def activated(values: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """Probabilities (1, C, *region) from what the network returns."""
+    if recipe.activation == "sigmoid":
+        return values.sigmoid()
+    return values.softmax(1) if recipe.activation == "softmax" else values
+
+
+def labelled(probabilities: torch.Tensor, recipe: Recipe) -> torch.Tensor:
+    """Labels (1, *region) uint8 from probabilities (1, C, *region)."""
+    if recipe.threshold is not None:
+        return (probabilities[:, 0] > recipe.threshold).to(torch.uint8)
+    return probabilities.argmax(1).to(torch.uint8)
