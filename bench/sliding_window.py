@@ -14,7 +14,6 @@ import datetime
 import importlib
 import importlib.metadata
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from common import commit, cpu_model
 
 REPEATS = 15
 PAUSE_S = 0.01  # threads of the other process stop spinning
@@ -140,20 +140,6 @@ def copy_bandwidth() -> float:
         target.copy_(source)
         best = max(best, 2 * source.nbytes / (time.perf_counter() - start))
     return best
-
-
-def commit() -> str:
-    """The short commit hash, with + where the tree differs from it; "none" outside a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "none"
-
-
-def cpu_model() -> str:
-    """What /proc/cpuinfo says, or else Python."""
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
-    return names[0].split(":", 1)[1].strip() if names else platform.processor()
 
 
 def main() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NoReturn
 
 from cyclopts import App, CycloptsError
 
@@ -21,6 +22,9 @@ from fastnets.errors import InputError
 
 BAD_INPUT = 2
 INTERRUPTED = 130  # 128 + SIGINT, as shells do
+
+# Readers log what they then raise, and Python prints logs that nobody handles: one line is enough.
+_SILENT = logging.NullHandler()
 
 HELP = """The classic image-analysis networks, run exactly and fast over whole slides and volumes.
 
@@ -51,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done. 1: `verify` found a difference above the tolerance. 2: an argument or an input cannot be used; one
     line on stderr says which. 130: Ctrl-C. Anything else that goes wrong is a bug and keeps its traceback.
     """
-    logging.getLogger().addHandler(logging.NullHandler())  # readers log what they then raise: one line is enough
+    if arguments is None:  # this process is ours, not a program's that calls main()
+        signal.signal(signal.SIGTERM, _terminate)
+    logging.getLogger().addHandler(_SILENT)
     with warnings.catch_warnings():
         if not sys.warnoptions:
             warnings.simplefilter("ignore")
@@ -66,6 +72,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print_error("interrupted: finished files were kept, unfinished ones removed", kind="")
             return INTERRUPTED
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    """Batch systems stop a job with SIGTERM, which would leave unfinished files behind."""
+    raise SystemExit(128 + number)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -144,11 +144,11 @@ def _print(facts: dict[str, Any]) -> None:
         "triton": facts["triton"] or "not installed (only GPUs need it)",
     }
     print_fields(fields)
-    rows = [
-        (p["name"], p["version"] or "-", p["purpose"], f"{p['problem']}: {p['install']}" if p["problem"] else "ok")
-        for p in facts["packages"]
-    ]
+    packages = facts["packages"]
+    rows = [(p["name"], p["version"] or "-", p["purpose"], p["problem"] or "ok") for p in packages]
     print_table(("package", "version", "for", "state"), rows)
+    for command in sorted({p["install"] for p in packages if p["install"]}):
+        print(f"for what is missing: {command}")
 
 
 def _openmp(libgomp: list[str]) -> str:

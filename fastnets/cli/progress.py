@@ -21,8 +21,8 @@ _NAME_WIDTH = 24
 class RunProgress:
     """`start` announces an image and gives the function that the library reports to.
 
-    `caution` is printed once, when an image has been found fit and the network is about to run: a run that is
-    refused says only why. `quiet` leaves the rest out.
+    `caution` and the lines are printed when an image has been found fit and the network is about to run: a run
+    that is refused says only why. `quiet` leaves out everything but the caution.
     """
 
     def __init__(self, count: int, *, caution: str = "", quiet: bool = False) -> None:
@@ -53,14 +53,14 @@ class RunProgress:
     def start(self, path: Path, pixels: int = 0, dims: int = 2) -> Report:
         """The report function (stage, done, total) of the next image; without `pixels` only tiles are counted."""
         self._started += 1
-        if self._bars.disable and not self._quiet:
-            self._console.print(f"[{self._started}/{self._count}] {path}", soft_wrap=True)
+        headline = f"[{self._started}/{self._count}] {path}"
         task = self._bars.add_task(_shortened(path.name), total=None, stage="read", words="read")
         stage_shown, tiles, begin = "read", 0, time.perf_counter()
 
         def report(stage: str, done: int, total: int) -> None:
             nonlocal stage_shown, tiles
-            self._print_caution()
+            if stage_shown == "read":
+                self._print_once(headline)
             tiles = total if stage == "network" else tiles
             if stage != stage_shown:  # a fresh start, so that the speed is that of this stage
                 stage_shown = stage
@@ -74,10 +74,12 @@ class RunProgress:
 
         return report
 
-    def _print_caution(self) -> None:
+    def _print_once(self, headline: str) -> None:
         if self._caution:
             self._console.print(Text(self._caution, "yellow"))
         self._caution = ""
+        if self._bars.disable and not self._quiet:
+            self._console.print(headline, soft_wrap=True)
 
 
 class _Rate(ProgressColumn):

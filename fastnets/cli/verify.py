@@ -71,7 +71,7 @@ def verify(
     if not same:
         print_error(
             f"{path}: the tiled result differs from the whole by {found.relative:.1e} of the output's range, "
-            f"above the tolerance {tolerance:g}: the tiling of {model} is not exact here"
+            f"above the tolerance {tolerance:g}"
         )
     return 0 if same else DIFFERENT
 

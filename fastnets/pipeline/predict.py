@@ -25,7 +25,7 @@ from fastnets.tiling.memory import PeakMemory, return_freed_memory
 from .grid import ResizedGrid, StreamedGrid, make_grid, spatial_axes
 
 # What a run holds beside the tile: the reader's cache, two tiles read ahead, the writers' bands.
-RESERVE = 112 << 20
+RESERVE = 72_000_000
 STORE_CHUNK = 512  # the writers read bands of 512 rows
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
 
@@ -54,7 +54,7 @@ def load_for_prediction(model: str, weights: Path | str | None = None) -> tuple[
     if entry.recipe is None:
         ready = ", ".join(n for n in list_models() if get_entry(n).recipe is not None)
         raise InputError(
-            f"{model} has no recipe for images (how to scale them, what its classes are): use one of {ready}"
+            f"model {model!r} has no recipe (how to scale an image, what its classes are): use one of {ready}"
         )
     network = create_model(model, pretrained=weights is None)
     if weights is not None:

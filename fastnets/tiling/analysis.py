@@ -134,6 +134,10 @@ class Analysis:
         """Input pixels per output pixel."""
         return self._jumps[self.graph.outputs[output]][self.output_dim(output, axis)]
 
+    def output_length(self, output: int, axis: int) -> int:
+        """The output's size along a spatial axis."""
+        return self.shape(self.graph.outputs[output])[self.output_dim(output, axis)]
+
     def needs(self, output: int, axis: int, lo: int, hi: int, *, clip: bool = True) -> tuple[int, int]:
         """The input interval that output positions lo ≤ j < hi of `axis` read; clipped to the image unless told."""
         wanted: dict[int, tuple[int, int]] = {self.graph.outputs[output]: (lo, hi)}

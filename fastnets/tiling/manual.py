@@ -29,8 +29,9 @@ def plan_with_halo(
         total = ceil(length / jump)
         width = tile[axis] / jump
         if width.denominator != 1 or (halo[axis] / jump).denominator != 1:
+            given = f"axis {axis}: {crop[axis]} input pixels give {probe.shape[axis - len(crop)]} outputs"
             raise InputError(
-                f"axis {axis}: tile={tile[axis]} and halo={halo[axis]} must be multiples of the network's stride {jump}"
+                f"{given}; tile={tile[axis]} and halo={halo[axis]} must be multiples of the network's stride"
             )
         row = []
         for lo in range(0, total, int(width)):

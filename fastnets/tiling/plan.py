@@ -20,7 +20,7 @@ from .trace import Graph, Shape, peak_bytes, trace
 
 # Allocator slack, and tensors that Python code keeps alive longer than the graph needs them.
 SLACK = 1.25
-# A network that refuses an image's size (skip connections that do not meet) gets it padded to one of these.
+# What an image is padded to for a network that refuses its size (skip connections that do not meet).
 PADDING_MULTIPLES = (2, 4, 8, 16, 32, 64, 128)
 
 
@@ -103,16 +103,21 @@ def plan_tiles(
     """
     whole, padded = _trace_whole(model, shape, dtype)
     spatial = shape[1:]
+    if not 0 <= output < len(whole.graph.outputs):
+        raise InputError(f"output={output}: the model returns {len(whole.graph.outputs)} tensors, counted from 0")
+    sizes = None if tile is None else _checked_sizes(tile, whole.spatial)
+    whole_bytes = int(SLACK * peak_bytes(whole.graph))
+    # Asked for after the trace, whose imports and graph stay in memory.
+    budget = tile_budget(max_ram, reserve) if sizes is None else 0
+    fits = whole_bytes <= budget if sizes is None else all(s >= n for s, n in zip(sizes, padded, strict=True))
+    if fits and padded == spatial:
+        return _one_tile(whole, output, whole_bytes)
     jumps = [whole.output_jump(output, axis) for axis in range(whole.spatial)]
     steps = [_core_step(whole, axis, jump) for axis, jump in enumerate(jumps)]
-    per_pixel = SLACK * peak_bytes(whole.graph) / prod(padded)
-    if tile is None:
-        # Asked for after the trace, whose imports and graph stay in memory.
-        cores = _largest_core(whole, output, steps, per_pixel, tile_budget(max_ram, reserve))
+    per_pixel = whole_bytes / prod(padded)
+    if sizes is None:
+        cores = _largest_core(whole, output, steps, per_pixel, budget)
     else:
-        sizes = [tile] * whole.spatial if isinstance(tile, int) else list(tile)
-        if len(sizes) != whole.spatial or min(sizes) < 1:
-            raise InputError(f"tile={tile!r} must be a positive integer, or one for each of {whole.spatial} axes")
         cores = [ceil(size / step) * step for size, step in zip(sizes, steps, strict=True)]
     plan_axes = None
     while plan_axes is None:
@@ -120,14 +125,29 @@ def plan_tiles(
         plan_axes = _place(model, whole, cuts, output, exact, shape[0], dtype)
         cores = [core * 2 for core in cores]  # the network refuses so small an input
     real = tuple(
-        min(whole.shape(whole.graph.outputs[output])[whole.output_dim(output, a)], ceil(spatial[a] / jumps[a]))
-        if padded[a] != spatial[a]
-        else whole.shape(whole.graph.outputs[output])[whole.output_dim(output, a)]
-        for a in range(whole.spatial)
+        total if padded[a] == spatial[a] else min(total, ceil(spatial[a] / jumps[a]))
+        for a, total in enumerate(whole.output_length(output, a) for a in range(whole.spatial))
     )
     axes = tuple(_clip(axis, size) for axis, size in zip(plan_axes, real, strict=True))
     crop = prod(max(t.stop - t.start for t in axis) for axis in axes)
     return TilePlan(spatial, padded, real, axes, int(per_pixel * crop))
+
+
+def _checked_sizes(tile: int | Sequence[int], axes: int) -> list[int]:
+    sizes = [tile] * axes if isinstance(tile, int) else list(tile)
+    if len(sizes) != axes or min(sizes) < 1:
+        raise InputError(f"tile={tile!r} must be a positive integer, or one for each of {axes} axes")
+    return sizes
+
+
+def _one_tile(whole: Analysis, output: int, whole_bytes: int) -> TilePlan:
+    """The whole image at once, which any network allows."""
+    spatial, result = whole.shape(whole.graph.images[0])[2:], whole.shape(whole.graph.outputs[output])
+    if len(result) < len(spatial):
+        raise InputError(f"the model's output {result} has fewer dimensions than the image has spatial axes")
+    ends = result[len(result) - len(spatial) :]
+    axes = tuple((AxisTile(0, n, 0, end, 0),) for n, end in zip(spatial, ends, strict=True))
+    return TilePlan(spatial, spatial, ends, axes, whole_bytes)
 
 
 def _trace_whole(model: nn.Module, shape: Shape, dtype: torch.dtype) -> tuple[Analysis, Shape]:
@@ -165,7 +185,7 @@ class _Cut:
 
 def _cut(whole: Analysis, axis: int, output: int, core: int, jump: Fraction) -> _Cut:
     length = whole.shape(whole.graph.images[0])[axis + 2]
-    total = whole.shape(whole.graph.outputs[output])[whole.output_dim(output, axis)]
+    total = whole.output_length(output, axis)
     grid = whole.alignment[axis]
     width = int(core / jump)
     outputs = [(lo, min(lo + width, total)) for lo in range(0, total, width)]

@@ -150,12 +150,12 @@ def _stack(step: Step, shape_of: Callable[[int], Shape]) -> Deps:
     return Deps([*dims[:along], [], *dims[along:]])
 
 
-@rule("split", "chunk", "split_with_sizes", "tensor_split")
+@rule("split", "chunk", "split_with_sizes", "tensor_split", "glu")
 def _split(step: Step, shape_of: Callable[[int], Shape]) -> Deps:
     deps = same_dims(step, shape_of)
     along = int(step.args.get("dim", 0)) % len(step.shape)
     deps.dims[along] = []
-    deps.breaks.append(Break(step.inputs[0], along, "splits space"))
+    deps.breaks.append(Break(step.inputs[0], along, f"{step.op} divides space"))
     return deps
 
 
@@ -286,12 +286,10 @@ def _reduce(step: Step, shape_of: Callable[[int], Shape]) -> Deps:
     return Deps(dims, [Break(index, d, f"global pooling: {step.op} over space") for d in gone])
 
 
-@rule("softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "glu", "flip", "roll", "fft_fft")
+@rule("softmax", "log_softmax", "_softmax", "_log_softmax", "cumsum", "cumprod", "flip", "roll")
 def _along(step: Step, shape_of: Callable[[int], Shape]) -> Deps:
-    deps = same_dims(step, shape_of, next(iter(step.args)))
-    given = step.args.get("dim", step.args.get("dims", -1))
-    for d in as_list(given, 1):
-        along = d % len(step.shape)
-        deps.dims[along] = []
-        deps.breaks.append(Break(step.inputs[0], along, f"{step.op} over space"))
+    """Keeps every dimension, and consumes the ones that it works along."""
+    deps = same_dims(step, shape_of)
+    for d in as_list(step.args.get("dim", step.args.get("dims")), 1):
+        deps.breaks.append(Break(step.inputs[0], d % len(step.shape), f"{step.op} over space"))
     return deps

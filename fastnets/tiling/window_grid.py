@@ -101,7 +101,7 @@ def resolve_window(roi: Sequence[int | None] | int | None, image: Sequence[int])
 
 def make_batches(grid: WindowGrid, images: int, batch_size: int) -> Iterator[Batch]:
     """All windows of all images in order, `batch_size` at a time; a batch may reach into the next image."""
-    return map(Batch, grid.places(images).split(batch_size))
+    return map(Batch, torch.split(grid.places(images), batch_size))
 
 
 def make_banded_batches(grid: WindowGrid, images: int, batch_size: int, axis: int, steps: int) -> Iterator[Batch]:
@@ -114,7 +114,7 @@ def make_banded_batches(grid: WindowGrid, images: int, batch_size: int, axis: in
             starts = places[:, 1 + axis]
             mine = places[(places[:, 0] == image) & (starts >= held[0]) & (starts <= held[-1])]
             ordered = mine[mine[:, 1 + axis].argsort(stable=True)]
-            for part in ordered.split(batch_size):
+            for part in torch.split(ordered, batch_size):
                 yield Batch(part, band)
 
 

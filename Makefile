@@ -1,0 +1,71 @@
+# make demo | make test | make bench: each sets up all it needs in a fresh clone.
+# TORCH chooses another build, e.g. make test TORCH="torch --index-url https://download.pytorch.org/whl/cpu"
+TORCH ?= torch==2.13.0
+PYTHON ?= python3
+VENV ?= .venv
+PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+SOURCES = $(shell find csrc kernels fastnets -type f -not -name '*.pyc') pyproject.toml
+
+.PHONY: demo test bench lint sanitize isa clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.package
+	$(VENV)/bin/python bench/demo.py
+
+test: $(VENV)/.test
+	$(VENV)/bin/pytest $(PYTEST)
+
+# Timings mean something on an idle machine only; results go to bench/results.
+bench: $(VENV)/.bench
+	$(VENV)/bin/python bench/demo.py --record
+	$(VENV)/bin/python bench/sliding_window.py
+
+lint: $(VENV)/.lint
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	find csrc -name '*.cpp' -o -name '*.h' | xargs $(VENV)/bin/clang-format --dry-run -Werror
+
+# The kernel tests at every ISA level that this machine has.
+isa: $(VENV)/.test
+	for level in $$($(VENV)/bin/python -c 'import fastnets; from fastnets import _C; print(*_C.available_isas())'); do \
+	  echo "FASTNETS_ISA=$$level"; \
+	  FASTNETS_ISA=$$level $(VENV)/bin/pytest -q tests/test_window_accumulate.py tests/test_window_gather.py \
+	    tests/test_sliding_window.py || exit 1; \
+	done
+
+# The kernel tests under AddressSanitizer and UndefinedBehaviorSanitizer. The base interpreter and -P: the
+# venv's own fastnets and the source folder would hide the sanitized build.
+sanitize: $(VENV)/.test
+	$(PIP) --upgrade --no-deps --target build/sanitize/site -C build-dir=build/sanitize/cmake \
+	  -C cmake.define.FASTNETS_SANITIZE=ON .
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 \
+	PYTHONPATH=build/sanitize/site:$$($(VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])') \
+	$$($(VENV)/bin/python -c 'import sys; print(sys._base_executable)') -P -m pytest -q -p no:cacheprovider \
+	  tests/test_window_accumulate.py tests/test_window_gather.py
+
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	$(PIP) $(TORCH)
+	touch $@
+
+$(VENV)/.package: $(VENV)/.torch $(SOURCES)
+	$(PIP) '.[all]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.package
+	$(PIP) '.[all,test]'
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.package
+	$(PIP) '.[all,bench]'
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.test
+	$(PIP) '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build demo-output

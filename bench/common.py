@@ -1,0 +1,21 @@
+"""What every benchmark writes beside its figures: which code they measured, and on what."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from pathlib import Path
+
+
+def commit() -> str:
+    """The short commit hash, with + where the tree differs from it; "none" outside a repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "none"
+
+
+def cpu_model() -> str:
+    """What /proc/cpuinfo says, or else Python."""
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
+    return names[0].split(":", 1)[1].strip() if names else platform.processor()
