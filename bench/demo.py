@@ -29,7 +29,7 @@ ROOT = Path(__file__).parent.parent
 DATA = ROOT / "tests" / "data"
 RESULTS = Path(__file__).parent / "results" / "demo.csv"
 RUNS = (("ch2.nii.gz", "brain_unet3d", "Mvox"), ("cmu_small_region.svs", "nuclei_demo", "Mpx"))
-STAGES = ("read", "decode", "network", "merge", "write")
+STAGES = ("plan", "read", "decode", "network", "merge", "write")
 
 
 def predict(image: Path, model: str, output: Path) -> dict[str, Any]:
@@ -56,23 +56,11 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "demo-output")
     parser.add_argument("--record", action="store_true")
     options = parser.parse_args()
-    rows = []
-    table = Table(title="fastnets demo", title_justify="left")
-    for column in ("image", "model", "speed", "peak memory", *(f"{s} s" for s in STAGES), "wall s"):
-        table.add_column(column, justify="left" if column in ("image", "model") else "right")
+    rows: list[dict[str, Any]] = []
     results = [predict(DATA / image, model, options.output) for image, model, _ in RUNS]
     for (image, model, unit), result in zip(RUNS, results, strict=True):
         speed = result["pixels"] / result["seconds"] / 1e6
         stages = {s: result["stages"][s] for s in STAGES}
-        peak = result["peak_bytes"] / 1e6
-        table.add_row(
-            image,
-            model,
-            f"{speed:.2f} {unit}/s",
-            f"{peak:.0f} MB",
-            *(f"{v:.1f}" for v in stages.values()),
-            f"{result['seconds']:.1f}",
-        )
         rows.append(
             {
                 "commit": commit(),
@@ -82,13 +70,16 @@ def main() -> None:
                 "torch": importlib.metadata.version("torch"),
                 "image": image,
                 "model": model,
-                "mega_pixels_per_s": round(speed, 3),
-                "peak_mb": round(peak),
+                "speed": f"{speed:.2f} {unit}/s",
+                "peak_mb": round(result["peak_bytes"] / 1e6),
                 **{f"{s}_s": round(v, 2) for s, v in stages.items()},
                 "wall_s": round(result["seconds"], 2),
             }
         )
     console = Console(highlight=False)
+    table = Table("", *(str(row["image"]) for row in rows), title="fastnets demo", title_justify="left")
+    for key in ("model", "speed", "peak_mb", *(f"{s}_s" for s in STAGES), "wall_s"):
+        table.add_row(key.replace("_", " "), *(str(row[key]) for row in rows))
     console.print(table)
     console.print(f"Dice of the brain mask against ch2bet > 0: {brain_dice(Path(results[0]['files']['nifti'])):.4f}")
     for result in results:

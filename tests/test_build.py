@@ -15,7 +15,7 @@ ISA_NAMES = ["generic", "avx2", "avx512"]
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", code]
+    command = [sys.executable, "-P", "-c", code]  # -P: the installed package, not the folder
     return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
 
 

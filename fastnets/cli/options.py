@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
+from cyclopts.validators import Number
 
 
 def _numbers(kind: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
@@ -15,6 +16,7 @@ def _numbers(kind: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
     return tuple(float(part) for part in tokens[0].value.split(","))
 
 
+Count = Annotated[int, Parameter(metavar="N", validator=Number(gte=1))]
 FLAG = Parameter(negative=(), show_default=False)
 
 Model = Annotated[

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from fastnets.cli.options import FLAG, Inputs, Json, Model, Spacing, Weights, one_or_all
-from fastnets.cli.show import print_fields, print_json, rate, stdout
+from fastnets.cli.options import FLAG, Count, Inputs, Json, Model, Spacing, Weights, one_or_all
+from fastnets.cli.show import print_fields, print_json, rate, stdout, times
 
 if TYPE_CHECKING:
     from fastnets.pipeline import Prediction
+
+MUCH_HALO = 2.0  # times the work of one tile, above which the user is told
 
 
 def predict(
@@ -26,7 +28,7 @@ def predict(
     formats: Annotated[
         list[str] | None, Parameter(name="--format", metavar="NAME...", consume_multiple=True, negative=())
     ] = None,
-    tile: Annotated[int | None, Parameter(metavar="N")] = None,
+    tile: Count | None = None,
     max_ram: Annotated[str | None, Parameter(metavar="SIZE")] = None,
     overwrite: Annotated[bool, FLAG] = False,
     json: Json = False,
@@ -105,7 +107,9 @@ def _print_result(result: Prediction) -> None:
     word = "voxels" if dims == 3 else "pixels"
     fields = {name: str(path) for name, path in result.files.items()}
     fields[word] = f"{result.pixels:,} in {result.seconds:.1f} s: {rate(result.pixels / result.seconds, dims)}"
-    fields["tiles"] = f"{result.tiles}"
+    fields["tiles"] = f"{result.tiles} of up to {times(result.tile_shape)}"
+    if result.work > MUCH_HALO:
+        fields["tiles"] += f": halos make {result.work:.1f} times the work of one tile; more --max-ram is faster"
     fields["peak memory"] = format_bytes(result.peak_bytes)
     fields["seconds"] = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in result.stages.items())
     fields["classes"] = ", ".join(f"{name} {share:.1%}" for name, share in result.classes.items())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from fastnets.cli.options import Json, Model, Spacing, Weights, one_or_all
+from fastnets.cli.options import Count, Json, Model, Spacing, Weights, one_or_all
 from fastnets.cli.show import print_error, print_fields, print_json, times
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ def verify(
     model: Model,
     weights: Weights = None,
     spacing: Spacing = None,
-    tile: Annotated[int, Parameter(metavar="N")] = 64,
-    size: Annotated[int | None, Parameter(metavar="N")] = None,
+    tile: Count = 64,
+    size: Count | None = None,
     tolerance: Annotated[float, Parameter(metavar="F")] = 1e-5,
     json: Json = False,
 ) -> int:

@@ -3,7 +3,7 @@
 from fastnets.io.atomic import atomic_path
 from fastnets.io.protocol import ArrayLike, ClassInfo, LabelMap, Level, Reader, Region, Unit
 from fastnets.io.registry import READERS, find_inputs, open_reader
-from fastnets.io.writers import WRITERS, suffix_of, write
+from fastnets.io.writers import WRITERS, check_format, suffix_of, write
 
 __all__ = [
     "READERS",
@@ -16,6 +16,7 @@ __all__ = [
     "Region",
     "Unit",
     "atomic_path",
+    "check_format",
     "find_inputs",
     "open_reader",
     "suffix_of",

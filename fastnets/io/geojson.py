@@ -43,8 +43,8 @@ def write_geojson(
     polygons that reach into rows of blocks still to come; finished ones are written at once.
     """
     del reader
-    y, x = label_map.level0_scale or (1.0, 1.0)
     check_axes(label_map, ("YX",), "geojson", "write nifti or ome-zarr for volumes")
+    y, x = label_map.level0_scale or (1.0, 1.0)
     with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         separator = "\n"

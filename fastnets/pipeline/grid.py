@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import ceil, floor
+from math import ceil, floor, prod
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from fastnets.models.recipe import DivideByMax, Recipe
 
 # Spacings closer than this are one: scanners' own figures differ by more between two calibrations.
 SAME_SPACING = 0.05
+# An image this many times coarser than the network's spacing is refused: enlarging it invents what is not there.
+COARSEST = 4.0
 Crop = tuple[slice, ...]
 
 
@@ -34,6 +36,13 @@ def check_fits(reader: Reader, recipe: Recipe, model: str) -> None:
             f"{reader.path}: has axes {reader.axes} of shape {reader.shape}, and {model} takes "
             f"{kind[len(recipe.axes)]}: choose another model (`fastnets models` lists them)"
         )
+    if recipe.spacing is not None and recipe.size is None:
+        spacing = _in_order(reader, recipe, known_spacing(reader))
+        if any(s > COARSEST * t for s, t in zip(spacing, recipe.spacing, strict=True)):
+            raise InputError(
+                f"{reader.path}: a pixel is {max(spacing):g} {reader.unit}, and {model} works at "
+                f"{max(recipe.spacing):g}: too coarse to show what it looks for: check the spacing, or scan finer"
+            )
     channels = reader.shape[-1] if reader.axes.endswith("C") else 1
     if channels != recipe.channels and (channels, recipe.channels) != (4, 3):
         raise InputError(
@@ -62,6 +71,7 @@ class StreamedGrid:
     level: int
     factor: tuple[float, ...]
     shape: tuple[int, ...]
+    restore_bytes: int = 0
 
     @property
     def resampled(self) -> bool:
@@ -124,6 +134,11 @@ class ResizedGrid:
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.values.shape)
+
+    @property
+    def restore_bytes(self) -> int:
+        """What resizing results back takes: scikit-image holds about four float32 volumes of the file's size."""
+        return 16 * prod(self.reader.levels[0].shape)
 
     def read(self, crop: Crop) -> torch.Tensor:
         return self.values[(slice(None), *crop)]

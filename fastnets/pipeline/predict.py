@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fastnets.errors import InputError
-from fastnets.io import LabelMap, Reader, atomic_path, find_inputs, open_reader, suffix_of, write
+from fastnets.io import LabelMap, Reader, atomic_path, check_format, find_inputs, open_reader, suffix_of, write
 from fastnets.models import create_model, get_entry, list_models, load_weights
 from fastnets.models.recipe import Recipe
 from fastnets.tiling.infer import make_plan, run_tiles
 from fastnets.tiling.memory import PeakMemory, return_freed_memory
 
-from .grid import ResizedGrid, StreamedGrid, make_grid, spatial_axes
+from .grid import ResizedGrid, StreamedGrid, check_fits, make_grid, spatial_axes
 
 # What a run holds beside the tile: the reader's cache, two tiles read ahead, the writers' bands.
 RESERVE = 72_000_000
@@ -34,7 +34,8 @@ Progress = Callable[[str, int, int], None]  # (stage, done, total)
 class Prediction:
     """One image's result: where the files are, and what they cost.
 
-    `stages` holds seconds for read, decode, network, merge and write; reading and writing run beside the network.
+    `stages` holds seconds for plan (tracing the network), read, decode, network, merge and write; reading and
+    writing run beside the network. `work` is how many pixels the network saw for one of the image: halos cost.
     """
 
     source: Path
@@ -42,6 +43,7 @@ class Prediction:
     pixels: int
     tiles: int
     tile_shape: tuple[int, ...]
+    work: float = 1.0
     seconds: float = 0.0
     peak_bytes: int = 0
     stages: dict[str, float] = field(default_factory=dict)
@@ -96,11 +98,18 @@ def predict(
     """
     paths = find_inputs([inputs] if isinstance(inputs, (str, Path)) else inputs)
     network, recipe = load_for_prediction(model, weights)
-    folder = _writable_folder(Path(output))
-    wanted = tuple(formats or (("nifti", "png") if len(recipe.axes) == 3 else ("ome-tiff", "geojson", "png")))
+    axes = len(recipe.axes)
+    wanted = tuple(formats or (("nifti", "png") if axes == 3 else ("ome-tiff", "geojson", "png")))
+    for name in wanted:
+        check_format(name, axes)
+    folder = Path(output)
     targets = {path: _targets(path, folder, wanted, overwrite) for path in paths}
     if len({next(iter(t.values())) for t in targets.values()}) < len(paths):
         raise InputError("two inputs have the same name and would overwrite each other: give them folders of their own")
+    for path in paths:  # what would stop the last image stops the run before the first
+        with open_reader(path, spacing=spacing) as reader:
+            check_fits(reader, recipe, model)
+    _make_writable(folder)
     results = []
     for path in paths:
         report = progress(path) if progress is not None else (lambda stage, done, total: None)
@@ -109,13 +118,12 @@ def predict(
     return results
 
 
-def _writable_folder(folder: Path) -> Path:
+def _make_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(f"output {folder}: cannot be written to: {error.strerror}: choose another folder") from error
-    return folder
 
 
 def _targets(path: Path, folder: Path, formats: Sequence[str], overwrite: bool) -> dict[str, Path]:
@@ -147,7 +155,9 @@ def _predict_one(
     with PeakMemory() as memory, tempfile.TemporaryDirectory(prefix=".fastnets-", dir=folder) as scratch:
         grid = make_grid(reader, recipe, model)
         prepared = time.perf_counter() - begin
-        plan = make_plan(network, grid.shape, tile=tile, max_ram=max_ram, reserve=RESERVE)
+        planning = time.perf_counter()
+        plan = make_plan(network, grid.shape, tile=tile, max_ram=max_ram, reserve=RESERVE + grid.restore_bytes)
+        planned = time.perf_counter() - planning
         steps = len(plan)
         counts = np.zeros(max(c.value for c in recipe.classes) + 1, np.int64)
         store = _Store(Path(scratch), grid, recipe, plan.output, counts)
@@ -182,7 +192,9 @@ def _predict_one(
         tile_shape=plan.crop_shape,
         seconds=time.perf_counter() - begin,
         peak_bytes=memory.peak,
+        work=plan.work,
         stages={
+            "plan": planned,
             "read": prepared + seconds.read - decode,
             "decode": decode,
             "network": seconds.network,

@@ -50,6 +50,8 @@ def verify(
 
     The whole image must fit in memory; `size` takes only its first `size` pixels along every axis.
     """
+    if size is not None and size < 1:
+        raise InputError(f"size={size}: expected a positive number of pixels, or nothing for the whole image")
     network, recipe = load_for_prediction(model, weights)
     with open_reader(path, spacing=spacing) as reader:
         grid = make_grid(reader, recipe, model)

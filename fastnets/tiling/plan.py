@@ -78,6 +78,11 @@ class TilePlan:
         return (Tile(axes) for axes in product(*self.axes))
 
     @property
+    def work(self) -> float:
+        """Pixels that the network sees for one of the image: 1 for a single tile, more with every halo."""
+        return prod(sum(t.stop - t.start for t in axis) for axis in self.axes) / prod(self.spatial)
+
+    @property
     def crop_shape(self) -> Shape:
         """The largest input of one network call."""
         return tuple(max(t.stop - t.start for t in axis) for axis in self.axes)
