@@ -4,6 +4,7 @@ TORCH ?= torch==2.13.0
 PYTHON ?= python3
 VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+KERNEL_TESTS = tests/test_window_accumulate.py tests/test_window_gather.py
 SOURCES = $(shell find csrc kernels fastnets -type f -not -name '*.pyc') pyproject.toml
 
 .PHONY: demo test bench lint sanitize isa clean
@@ -28,10 +29,9 @@ lint: $(VENV)/.lint
 
 # The kernel tests at every ISA level that this machine has.
 isa: $(VENV)/.test
-	for level in $$($(VENV)/bin/python -c 'import fastnets; from fastnets import _C; print(*_C.available_isas())'); do \
-	  echo "FASTNETS_ISA=$$level"; \
-	  FASTNETS_ISA=$$level $(VENV)/bin/pytest -q tests/test_window_accumulate.py tests/test_window_gather.py \
-	    tests/test_sliding_window.py || exit 1; \
+	levels=$$($(VENV)/bin/python -P -c 'from fastnets import _C; print(*_C.available_isas())') && \
+	for level in $$levels; do \
+	  echo "FASTNETS_ISA=$$level" && FASTNETS_ISA=$$level $(VENV)/bin/pytest -q $(KERNEL_TESTS) || exit 1; \
 	done
 
 # The kernel tests under AddressSanitizer and UndefinedBehaviorSanitizer. The base interpreter and -P: the
@@ -43,7 +43,7 @@ sanitize: $(VENV)/.test
 	ASAN_OPTIONS=detect_leaks=0 \
 	PYTHONPATH=build/sanitize/site:$$($(VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])') \
 	$$($(VENV)/bin/python -c 'import sys; print(sys._base_executable)') -P -m pytest -q -p no:cacheprovider \
-	  tests/test_window_accumulate.py tests/test_window_gather.py
+	  $(KERNEL_TESTS)
 
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)

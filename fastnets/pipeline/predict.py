@@ -24,8 +24,8 @@ from fastnets.tiling.memory import PeakMemory, return_freed_memory
 
 from .grid import ResizedGrid, StreamedGrid, check_fits, make_grid, spatial_axes
 
-# What a run holds beside the tile: the reader's cache, two tiles read ahead, the writers' bands.
-RESERVE = 72_000_000
+# What a run holds beside its tiles: decoded segments of the image, the writers' bands.
+RESERVE = 20_000_000
 STORE_CHUNK = 512  # the writers read bands of 512 rows
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
 

@@ -14,8 +14,9 @@ import psutil
 from fastnets.errors import InputError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-# What torch's first calls leave behind (kernels, reordered weights, thread stacks): 20 to 45 MB on U-Nets.
-FIRST_CALL = 48_000_000
+# What first calls leave behind (torch's kernels and reordered weights, codecs, thread stacks, heap in pieces): 20 to
+# 90 MB were seen.
+FIRST_CALL = 96_000_000
 _M_ARENA_MAX = -8  # malloc.h
 
 

@@ -111,7 +111,7 @@ def plan_tiles(
     if not 0 <= output < len(whole.graph.outputs):
         raise InputError(f"output={output}: the model returns {len(whole.graph.outputs)} tensors, counted from 0")
     sizes = None if tile is None else _checked_sizes(tile, whole.spatial)
-    whole_bytes = int(SLACK * peak_bytes(whole.graph))
+    whole_bytes = int(SLACK * peak_bytes(whole.graph)) + _held_bytes(whole, output)
     # Asked for after the trace, whose imports and graph stay in memory.
     budget = tile_budget(max_ram, reserve) if sizes is None else 0
     fits = whole_bytes <= budget if sizes is None else all(s >= n for s, n in zip(sizes, padded, strict=True))
@@ -143,6 +143,12 @@ def _checked_sizes(tile: int | Sequence[int], axes: int) -> list[int]:
     if len(sizes) != axes or min(sizes) < 1:
         raise InputError(f"tile={tile!r} must be a positive integer, or one for each of {axes} axes")
     return sizes
+
+
+def _held_bytes(whole: Analysis, output: int) -> int:
+    """What `run_tiles` holds beside the network's own tensors: two inputs read ahead, one result being written."""
+    steps, graph = whole.graph.steps, whole.graph
+    return 2 * steps[graph.images[0]].nbytes + steps[graph.outputs[output]].nbytes
 
 
 def _one_tile(whole: Analysis, output: int, whole_bytes: int) -> TilePlan:

@@ -228,7 +228,8 @@ def _layer(node: torch.fx.Node) -> str:
 def peak_bytes(graph: Graph) -> int:
     """Bytes of the live tensors at the worst step, weights left out.
 
-    A convolution counts its input and output twice: oneDNN reorders both into its own layout on the CPU.
+    A convolution counts its input and output twice, for those that oneDNN reorders into its own layout; maximum
+    pooling counts the indices (int64) that torch makes and drops.
     """
     steps = graph.steps
     shares = [step.op in VIEWS or step.op in _SAME_VALUE for step in steps]
@@ -248,7 +249,11 @@ def peak_bytes(graph: Graph) -> int:
         if index in weights:
             continue
         live += 0 if shares[index] else step.nbytes
-        scratch = step.nbytes + steps[step.inputs[0]].nbytes if "conv" in step.op else 0
+        scratch = 0
+        if "conv" in step.op:
+            scratch = step.nbytes + steps[step.inputs[0]].nbytes
+        elif step.op.startswith("max_pool"):
+            scratch = prod(step.shape) * 8
         peak = max(peak, live + scratch)
         live -= freed_at.get(index, 0)
     return peak
