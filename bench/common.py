@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
+import importlib.metadata
 import platform
 import subprocess
 from pathlib import Path
+
+
+def provenance(threads: int, *packages: str) -> dict[str, object]:
+    """The first columns of every result file."""
+    return {
+        "commit": commit(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "cpu": cpu_model(),
+        "threads": threads,
+        "versions": " ".join(f"{name} {importlib.metadata.version(name)}" for name in packages),
+    }
 
 
 def commit() -> str:

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import datetime
-import importlib.metadata
 import json
 import subprocess
 import sys
@@ -21,7 +19,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
-from common import commit, cpu_model
+from common import provenance
 from rich.console import Console
 from rich.table import Table
 
@@ -63,11 +61,7 @@ def main() -> None:
         stages = {s: result["stages"][s] for s in STAGES}
         rows.append(
             {
-                "commit": commit(),
-                "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-                "cpu": cpu_model(),
-                "threads": torch.get_num_threads(),
-                "torch": importlib.metadata.version("torch"),
+                **provenance(torch.get_num_threads(), "fastnets", "torch"),
                 "image": image,
                 "model": model,
                 "speed": f"{speed:.2f} {unit}/s",

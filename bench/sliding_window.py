@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import datetime
 import importlib
-import importlib.metadata
 import os
 import statistics
 import subprocess
@@ -25,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import commit, cpu_model
+from common import provenance
 
 REPEATS = 15
 PAUSE_S = 0.01  # threads of the other process stop spinning
@@ -161,17 +159,12 @@ def main() -> None:
         )
         for library in ("fastnets", "monai")
     ]
-    versions = " ".join(f"{name} {importlib.metadata.version(name)}" for name in ("fastnets", "torch", "monai"))
     rows = []
     for number, case in enumerate(CASES):
         ours, peer = measure(workers, number)
         rows.append(
             {
-                "commit": commit(),
-                "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-                "cpu": cpu_model(),
-                "threads": options.threads,
-                "versions": versions,
+                **provenance(options.threads, "fastnets", "torch", "monai"),
                 "case": case.name,
                 "dtype": "float32",
                 "ours_ms": round(statistics.median(ours), 3),

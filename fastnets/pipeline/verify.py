@@ -13,7 +13,7 @@ from fastnets.errors import InputError
 from fastnets.io import open_reader
 from fastnets.tiling.infer import make_plan, run_tiles
 from fastnets.tiling.memory import format_bytes
-from fastnets.tiling.plan import TilePlan
+from fastnets.tiling.tiles import TilePlan
 
 from .grid import make_grid
 from .predict import load_for_prediction

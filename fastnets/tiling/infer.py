@@ -18,7 +18,8 @@ from torch.nn.functional import pad
 from fastnets.errors import InputError
 
 from .manual import plan_with_halo
-from .plan import Tile, TilePlan, plan_tiles
+from .plan import plan_tiles
+from .tiles import Tile, TilePlan
 
 Reduce = Literal["argmax", "threshold"] | Callable[[torch.Tensor], torch.Tensor] | None
 Read = Callable[[tuple[slice, ...]], Any]

@@ -10,7 +10,7 @@ import torch
 
 from fastnets.errors import InputError
 
-from .plan import AxisTile, TilePlan
+from .tiles import AxisTile, TilePlan
 from .trace import Shape
 
 
