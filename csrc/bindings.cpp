@@ -5,6 +5,7 @@
 #include "common/cpu_features.h"
 
 namespace fastnets {
+void register_conv(pybind11::module_& m);
 void register_pointwise(pybind11::module_& m);
 void register_window_accumulate(pybind11::module_& m);
 }
@@ -17,6 +18,7 @@ PYBIND11_MODULE(_C, m) {
     for (Isa isa : fastnets::available_isas()) names.emplace_back(fastnets::isa_name(isa));
     return names;
   });
+  fastnets::register_conv(m);
   fastnets::register_pointwise(m);
   fastnets::register_window_accumulate(m);
 }

@@ -1,30 +1,32 @@
-// Scratch memory comes from the caller: a kernel has a function that says how many bytes it needs, and cuts
-// them into aligned slices with an Arena.
+// Scratch memory comes from the caller: a kernel has a function that says how many bytes it needs, and cuts them
+// into aligned slices with an Arena.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <new>
 
+#include "common/inline.h"
+
 namespace fastnets {
 
 constexpr int64_t kAlignment = 64;  // bytes: a cache line and an AVX-512 register
 
-// The bytes of `count` floats in an arena.
-inline int64_t slice_bytes(int64_t count) {
-  return (count * static_cast<int64_t>(sizeof(float)) + kAlignment - 1) / kAlignment * kAlignment;
+// The bytes that `count` elements take in an arena.
+template <class T>
+FASTNETS_INLINE int64_t slice_bytes(int64_t count) {
+  return (count * static_cast<int64_t>(sizeof(T)) + kAlignment - 1) / kAlignment * kAlignment;
 }
 
-// Hands out consecutive slices of memory that it does not own. The first byte must be aligned.
+// Hands out consecutive slices of memory that it does not own, from byte `skip` on. Both must be aligned.
 class Arena {
  public:
-  explicit Arena(void* memory) : next_(static_cast<char*>(memory)) {}
+  FASTNETS_INLINE explicit Arena(void* memory, int64_t skip = 0) : next_(static_cast<char*>(memory) + skip) {}
 
   template <class T>
-  T* take(int64_t count) {
-    static_assert(sizeof(T) == sizeof(float), "slices are counted in floats");
+  FASTNETS_INLINE T* take(int64_t count) {
     T* slice = reinterpret_cast<T*>(next_);
-    next_ += slice_bytes(count);
+    next_ += slice_bytes<T>(count);
     return slice;
   }
 
@@ -32,8 +34,8 @@ class Arena {
   char* next_;
 };
 
-// Aligned memory that only grows. A binding keeps one per calling thread: fresh pages for each call would
-// cost more than a small layer.
+// Aligned memory that only grows. A binding keeps one per calling thread: fresh pages for each call would cost
+// more than a small layer.
 class Buffer {
  public:
   Buffer() = default;

@@ -14,9 +14,8 @@
 #include <immintrin.h>
 #endif
 
+#include "common/inline.h"
 #include "cpu/isa.h"
-
-#define FASTNETS_INLINE inline __attribute__((always_inline))
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {

@@ -40,6 +40,8 @@ class Op(Generic[Call]):
     reference: Callable[[Call], Any]
     """In plain torch; exact to float64 where the arguments are float64."""
     implementations: tuple[Implementation[Call], ...] = field(default=())
+    prefer: Callable[[Call], str] | None = None
+    """The implementation to try first on given arguments, where the order does not say it."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -58,7 +60,7 @@ class Op(Generic[Call]):
         if requested is not None and requested not in self.names:
             raise InputError(f"{self.name}: {source} is {requested!r}: pass one of {', '.join(self.names)}")
         reasons = []
-        for candidate in self.implementations:
+        for candidate in self._ordered(call):
             if requested not in (None, candidate.name):
                 continue
             reason = candidate.can_run(call)
@@ -69,6 +71,10 @@ class Op(Generic[Call]):
         if requested is not None:
             raise InputError(f"{self.name}: {source} {requested!r} cannot run: {reasons[0]}")
         raise InputError(f"{self.name}: no implementation can run: {'; '.join(reasons)}")
+
+    def _ordered(self, call: Call) -> list[Implementation[Call]]:
+        first = None if self.prefer is None else self.prefer(call)
+        return sorted(self.implementations, key=lambda candidate: candidate.name != first)
 
     def __call__(self, call: Call, requested: str | None = None) -> Any:
         """Runs the chosen implementation."""
