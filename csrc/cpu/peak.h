@@ -5,8 +5,8 @@
 
 namespace fastnets {
 
-// Runs `rounds` rounds of independent multiply-adds in registers; the number of floating-point operations of one
-// thread. `keep` receives a result, so that the work cannot be dropped.
+// Runs `rounds` rounds of independent multiply-adds in registers; the number of floating-point operations of
+// one thread. `keep` receives a result, so that the work cannot be dropped.
 FASTNETS_DECLARE(double, peak_arithmetic, (long rounds, float* keep));
 
 }  // namespace fastnets
