@@ -5,6 +5,9 @@
 #include "common/cpu_features.h"
 
 namespace fastnets {
+void register_conv(pybind11::module_& m);
+void register_peak(pybind11::module_& m);
+void register_pointwise(pybind11::module_& m);
 void register_window_accumulate(pybind11::module_& m);
 void register_window_gather(pybind11::module_& m);
 }  // namespace fastnets
@@ -17,6 +20,9 @@ PYBIND11_MODULE(_C, m) {
     for (Isa isa : fastnets::available_isas()) names.emplace_back(fastnets::isa_name(isa));
     return names;
   });
+  fastnets::register_conv(m);
+  fastnets::register_peak(m);
+  fastnets::register_pointwise(m);
   fastnets::register_window_accumulate(m);
   fastnets::register_window_gather(m);
 }

@@ -9,6 +9,35 @@ _Floats = NDArray[np.float32]
 
 def active_isa() -> str: ...
 def available_isas() -> list[str]: ...
+def conv_lanes() -> int: ...
+
+class PackedConv:
+    def __init__(
+        self, weight: _Floats, groups: int, algorithm: str, tile: tuple[int, int, int], nthreads: int
+    ) -> None: ...
+    @property
+    def bytes(self) -> int: ...
+    def run(
+        self,
+        x: _Floats,
+        out: _Floats,
+        stride: tuple[int, int, int],
+        pad: tuple[int, int, int],
+        dilation: tuple[int, int, int],
+        scale: _Floats | None,
+        shift: _Floats | None,
+        residual: _Floats | None,
+        activation: int,
+        alpha: float,
+        beta: float,
+        block: int,
+        share: bool,
+        stream: bool,
+        nthreads: int,
+    ) -> None: ...
+
+def peak_flops(nthreads: int) -> float: ...
+def pointwise(x: _Floats, out: _Floats, activation: int, alpha: float, beta: float, nthreads: int) -> None: ...
 def window_accumulate(
     out: _Floats,
     windows: _Floats,

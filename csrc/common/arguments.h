@@ -9,6 +9,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "common/epilogue.h"
+
 namespace fastnets {
 
 inline void require(bool ok, const std::string& message) {
@@ -52,6 +54,14 @@ inline void require_shape(const pybind11::array& array, std::initializer_list<in
 template <class T>
 int64_t stride(const pybind11::array& array, int axis) {
   return array.strides(axis) / static_cast<int64_t>(sizeof(T));
+}
+
+// The activation of a number that fastnets/ops/epilogue.py gave.
+inline Activation activation_of(int number, const std::string& op) {
+  require(number >= 0 && number <= static_cast<int>(Activation::gelu_tanh),
+          op + ": activation is " + std::to_string(number) + ": pass 0 to " +
+              std::to_string(static_cast<int>(Activation::gelu_tanh)));
+  return static_cast<Activation>(number);
 }
 
 }  // namespace fastnets

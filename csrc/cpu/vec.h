@@ -2,6 +2,9 @@
 //
 // Everything is in the namespace of the level (see cpu/isa.h), always inlined, and covers just what the
 // kernels use. load(p, n) and store(p, n) touch exactly n <= width floats; the other lanes load 0.
+// stream(p) bypasses the caches: p is aligned to the vector, and stream_fence() precedes the next reader.
+// max and min return their second argument where one is NaN. fma(a, b, c) = a b + c, fnma = c - a b.
+// exponent_of(v): 2^k from the float 1.5 * 2^23 + k. permute: lane i is lane lanes[i] of the argument.
 #pragma once
 
 #include <cstdint>
@@ -11,9 +14,8 @@
 #include <immintrin.h>
 #endif
 
+#include "common/inline.h"
 #include "cpu/isa.h"
-
-#define FASTNETS_INLINE inline __attribute__((always_inline))
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
@@ -30,12 +32,47 @@ struct Vec {
   static FASTNETS_INLINE Vec load(const float* p, int n) { return {_mm512_maskz_loadu_ps(mask(n), p)}; }
   FASTNETS_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
   FASTNETS_INLINE void store(float* p, int n) const { _mm512_mask_storeu_ps(p, mask(n), v); }
+  FASTNETS_INLINE void stream(float* p) const { _mm512_stream_ps(p, v); }
 };
+FASTNETS_INLINE Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
 FASTNETS_INLINE Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 FASTNETS_INLINE Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
 FASTNETS_INLINE Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
 FASTNETS_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
+FASTNETS_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
 FASTNETS_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+FASTNETS_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }
+FASTNETS_INLINE Vec if_less(Vec a, Vec b, Vec yes, Vec no) {
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ), no.v, yes.v)};
+}
+FASTNETS_INLINE Vec exponent_of(Vec a) {
+  const __m512i bits = _mm512_slli_epi32(_mm512_castps_si512(a.v), 23);
+  return {_mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(0x3f800000)))};
+}
+FASTNETS_INLINE Vec permute(Vec a, const int32_t* lanes) {
+  return {_mm512_permutexvar_ps(_mm512_loadu_si512(lanes), a.v)};
+}
+FASTNETS_INLINE void stream_fence() { _mm_sfence(); }
+
+// Half a vector, for the last few channels: on cores that split 512-bit instructions in two it costs half.
+struct Half {
+  static constexpr int width = 8;
+  __m256 v;
+  static FASTNETS_INLINE __mmask8 mask(int n) { return static_cast<__mmask8>((1u << n) - 1u); }
+  static FASTNETS_INLINE Half set(float x) { return {_mm256_set1_ps(x)}; }
+  static FASTNETS_INLINE Half load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static FASTNETS_INLINE Half load(const float* p, int n) { return {_mm256_maskz_loadu_ps(mask(n), p)}; }
+  FASTNETS_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
+  FASTNETS_INLINE void store(float* p, int n) const { _mm256_mask_storeu_ps(p, mask(n), v); }
+  FASTNETS_INLINE void stream(float* p) const { _mm256_stream_ps(p, v); }
+};
+FASTNETS_INLINE Half operator+(Half a, Half b) { return {_mm256_add_ps(a.v, b.v)}; }
+FASTNETS_INLINE Half operator-(Half a, Half b) { return {_mm256_sub_ps(a.v, b.v)}; }
+FASTNETS_INLINE Half operator*(Half a, Half b) { return {_mm256_mul_ps(a.v, b.v)}; }
+FASTNETS_INLINE Half max(Half a, Half b) { return {_mm256_max_ps(a.v, b.v)}; }
+FASTNETS_INLINE Half min(Half a, Half b) { return {_mm256_min_ps(a.v, b.v)}; }
+FASTNETS_INLINE Half fma(Half a, Half b, Half c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+FASTNETS_INLINE Half first_half(Vec a) { return {_mm512_castps512_ps256(a.v)}; }
 
 #elif defined(FASTNETS_LEVEL_avx2)
 
@@ -50,45 +87,82 @@ struct Vec {
   static FASTNETS_INLINE Vec load(const float* p, int n) { return {_mm256_maskload_ps(p, mask(n))}; }
   FASTNETS_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
   FASTNETS_INLINE void store(float* p, int n) const { _mm256_maskstore_ps(p, mask(n), v); }
+  FASTNETS_INLINE void stream(float* p) const { _mm256_stream_ps(p, v); }
 };
+FASTNETS_INLINE Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
 FASTNETS_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
 FASTNETS_INLINE Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
 FASTNETS_INLINE Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
 FASTNETS_INLINE Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
+FASTNETS_INLINE Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
 FASTNETS_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+FASTNETS_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; }
+FASTNETS_INLINE Vec if_less(Vec a, Vec b, Vec yes, Vec no) {
+  return {_mm256_blendv_ps(no.v, yes.v, _mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ))};
+}
+FASTNETS_INLINE Vec exponent_of(Vec a) {
+  const __m256i bits = _mm256_slli_epi32(_mm256_castps_si256(a.v), 23);
+  return {_mm256_castsi256_ps(_mm256_add_epi32(bits, _mm256_set1_epi32(0x3f800000)))};
+}
+FASTNETS_INLINE Vec permute(Vec a, const int32_t* lanes) {
+  return {_mm256_permutevar8x32_ps(a.v, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(lanes)))};
+}
+FASTNETS_INLINE void stream_fence() { _mm_sfence(); }
 
 #else
 
-// Four floats in plain C++, which compilers map to SSE2 or NEON.
+// Four floats in the vector extension of GCC and Clang, which becomes SSE2 or NEON.
 struct Vec {
   static constexpr int width = 4;
-  float v[4];
-  static FASTNETS_INLINE Vec set(float x) { return {{x, x, x, x}}; }
+  typedef float Four __attribute__((vector_size(16)));
+  typedef int32_t Bits __attribute__((vector_size(16)));
+  Four v;
+  static FASTNETS_INLINE Vec set(float x) { return {Four{x, x, x, x}}; }
   static FASTNETS_INLINE Vec load(const float* p) { return load(p, width); }
   static FASTNETS_INLINE Vec load(const float* p, int n) {
     Vec r{};
-    std::memcpy(r.v, p, sizeof(float) * static_cast<size_t>(n));
+    std::memcpy(&r.v, p, sizeof(float) * static_cast<size_t>(n));
     return r;
   }
   FASTNETS_INLINE void store(float* p) const { store(p, width); }
   FASTNETS_INLINE void store(float* p, int n) const {
-    std::memcpy(p, v, sizeof(float) * static_cast<size_t>(n));
+    std::memcpy(p, &v, sizeof(float) * static_cast<size_t>(n));
   }
+  FASTNETS_INLINE void stream(float* p) const { store(p); }
 };
-#define FASTNETS_LANEWISE(name, expression)          \
-  FASTNETS_INLINE Vec name(Vec a, Vec b) {           \
-    Vec r;                                           \
-    for (int i = 0; i < 4; ++i) r.v[i] = expression; \
-    return r;                                        \
-  }
-FASTNETS_LANEWISE(operator+, a.v[i] + b.v[i])
-FASTNETS_LANEWISE(operator*, a.v[i] * b.v[i])
-FASTNETS_LANEWISE(operator/, a.v[i] / b.v[i])
-FASTNETS_LANEWISE(max, a.v[i] > b.v[i] ? a.v[i] : b.v[i])
-#undef FASTNETS_LANEWISE
-FASTNETS_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
+FASTNETS_INLINE Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
+FASTNETS_INLINE Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
+FASTNETS_INLINE Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
+FASTNETS_INLINE Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
+FASTNETS_INLINE Vec if_less(Vec a, Vec b, Vec yes, Vec no) { return {a.v < b.v ? yes.v : no.v}; }
+FASTNETS_INLINE Vec max(Vec a, Vec b) { return if_less(b, a, a, b); }
+FASTNETS_INLINE Vec min(Vec a, Vec b) { return if_less(a, b, a, b); }
+FASTNETS_INLINE Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
+FASTNETS_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {c.v - a.v * b.v}; }
+FASTNETS_INLINE Vec exponent_of(Vec a) {
+  return {reinterpret_cast<Vec::Four>((reinterpret_cast<Vec::Bits>(a.v) << 23) + 0x3f800000)};
+}
+FASTNETS_INLINE Vec permute(Vec a, const int32_t* lanes) {
+  return {Vec::Four{a.v[lanes[0]], a.v[lanes[1]], a.v[lanes[2]], a.v[lanes[3]]}};
+}
+FASTNETS_INLINE void stream_fence() {}
 
 #endif
+
+#if !defined(FASTNETS_LEVEL_avx512)
+using Half = Vec;  // there is none that would be cheaper
+FASTNETS_INLINE Half first_half(Vec a) { return a; }
+#endif
+
+// Vec or Half, of the same value in each lane or of the first lanes of a vector.
+template <class V>
+FASTNETS_INLINE V as(Vec a) {
+  if constexpr (V::width == Vec::width) {
+    return a;
+  } else {
+    return first_half(a);
+  }
+}
 
 }  // namespace
 }  // namespace FASTNETS_LEVEL

@@ -1,0 +1,154 @@
+#include "common/conv_pack.h"
+
+#include <algorithm>
+
+#include "cpu/conv.h"
+
+namespace fastnets {
+namespace {
+
+// G of Y = A^T ((G g) * (B^T d)): kernels of 3 to the m + 2 points of F(m, 3), after Lavin and Gray
+// (arXiv:1509.09308) with the points 0, 1, -1, 2, -2, 1/2, -1/2 and infinity. F(1) is an axis left as it is.
+constexpr double kOne[1][3] = {{1, 0, 0}};
+constexpr double kTwo[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
+constexpr double kFour[6][3] = {{1.0 / 4, 0, 0},
+                                {-1.0 / 6, -1.0 / 6, -1.0 / 6},
+                                {-1.0 / 6, 1.0 / 6, -1.0 / 6},
+                                {1.0 / 24, 1.0 / 12, 1.0 / 6},
+                                {1.0 / 24, -1.0 / 12, 1.0 / 6},
+                                {0, 0, 1}};
+constexpr double kSix[8][3] = {{1, 0, 0},
+                               {-2.0 / 9, -2.0 / 9, -2.0 / 9},
+                               {-2.0 / 9, 2.0 / 9, -2.0 / 9},
+                               {1.0 / 90, 1.0 / 45, 2.0 / 45},
+                               {1.0 / 90, -1.0 / 45, 2.0 / 45},
+                               {32.0 / 45, 16.0 / 45, 8.0 / 45},
+                               {32.0 / 45, -16.0 / 45, 8.0 / 45},
+                               {0, 0, 1}};
+
+struct KernelTransform {
+  const double (*rows)[3];
+  int points, taps;
+};
+
+KernelTransform kernel_transform(int tile) {
+  switch (tile) {
+    case 2:
+      return {kTwo, 4, 3};
+    case 4:
+      return {kFour, 6, 3};
+    case 6:
+      return {kSix, 8, 3};
+    default:
+      return {kOne, 1, 1};
+  }
+}
+
+// The panels of one group, and where each lies.
+struct Panels {
+  int64_t outputs, lanes, count;
+  Panels(const ConvWeights& w, int vector_lanes)
+      : outputs(w.cout / w.groups),
+        lanes(int64_t{kPanelVectors} * vector_lanes),
+        count((outputs + lanes - 1) / lanes),
+        padded_((outputs + vector_lanes - 1) / vector_lanes * vector_lanes) {}
+  int64_t width(int64_t panel) const { return std::min(lanes, padded_ - panel * lanes); }
+  int64_t padded() const { return padded_; }
+
+ private:
+  int64_t padded_;
+};
+
+// to[point, ...] = sum over taps of G[point][tap] * from[tap, ...], with `inner` elements a step.
+void apply(const KernelTransform& t, const double* from, double* to, int64_t outer, int64_t inner) {
+  for (int64_t o = 0; o < outer; ++o) {
+    for (int p = 0; p < t.points; ++p) {
+      for (int64_t i = 0; i < inner; ++i) {
+        double sum = 0;
+        for (int k = 0; k < t.taps; ++k) sum += t.rows[p][k] * from[(o * t.taps + k) * inner + i];
+        to[(o * t.points + p) * inner + i] = sum;
+      }
+    }
+  }
+}
+
+}  // namespace
+
+int64_t packed_product_floats(const ConvWeights& w, int lanes) {
+  return w.groups * Panels(w, lanes).padded() * w.cin * w.kernel[0] * w.kernel[1] * w.kernel[2];
+}
+
+void pack_product(const ConvWeights& w, int lanes, float* packed, ThreadContext& context) {
+  const Panels panels(w, lanes);
+  const int64_t taps = w.kernel[0] * w.kernel[1] * w.kernel[2], depth = taps * w.cin;
+  for (int64_t item; (item = next_item(context)) < w.groups * panels.count;) {
+    const int64_t group = item / panels.count, panel = item % panels.count, width = panels.width(panel);
+    float* out = packed + (group * panels.padded() + panel * panels.lanes) * depth;
+    for (int64_t lane = 0; lane < width; ++lane) {
+      const int64_t channel = panel * panels.lanes + lane;
+      const float* source = w.values + (group * panels.outputs + channel) * depth;
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        for (int64_t c = 0; c < w.cin; ++c) {
+          out[(tap * w.cin + c) * width + lane] = channel < panels.outputs ? source[c * taps + tap] : 0.0F;
+        }
+      }
+    }
+  }
+  finish(context);
+}
+
+int64_t packed_winograd_floats(const ConvWeights& w, const int tile[3], int lanes) {
+  int64_t points = 1;
+  for (int axis = 0; axis < 3; ++axis) points *= kernel_transform(tile[axis]).points;
+  return w.groups * Panels(w, lanes).padded() * w.cin * points;
+}
+
+void pack_winograd(const ConvWeights& w, const int tile[3], int lanes, float* packed,
+                   ThreadContext& context) {
+  const Panels panels(w, lanes);
+  const KernelTransform z = kernel_transform(tile[0]), y = kernel_transform(tile[1]),
+                        x = kernel_transform(tile[2]);
+  const int64_t taps = z.taps * y.taps * x.taps, points = z.points * y.points * x.points;
+  for (int64_t item; (item = next_item(context)) < w.groups * panels.count;) {
+    const int64_t group = item / panels.count, panel = item % panels.count, width = panels.width(panel);
+    float* out = packed + (group * panels.padded() + panel * panels.lanes) * w.cin * points;
+    for (int64_t c = 0; c < w.cin; ++c) {
+      for (int64_t lane = 0; lane < width; ++lane) {
+        const int64_t channel = panel * panels.lanes + lane;
+        double given[27] = {}, first[8 * 9], second[8 * 8 * 3], third[8 * 8 * 8];
+        if (channel < panels.outputs) {
+          const float* source = w.values + ((group * panels.outputs + channel) * w.cin + c) * taps;
+          std::copy(source, source + taps, given);
+        }
+        apply(z, given, first, 1, y.taps * x.taps);
+        apply(y, first, second, z.points, x.taps);
+        apply(x, second, third, z.points * y.points, 1);
+        for (int64_t xi = 0; xi < points; ++xi) {
+          out[(xi * w.cin + c) * width + lane] = static_cast<float>(third[xi]);
+        }
+      }
+    }
+  }
+  finish(context);
+}
+
+int64_t packed_grouped_floats(const ConvWeights& w, int lanes) {
+  return (w.cout + lanes - 1) / lanes * lanes * w.cin * w.kernel[0] * w.kernel[1] * w.kernel[2];
+}
+
+void pack_grouped(const ConvWeights& w, int lanes, float* packed, ThreadContext& context) {
+  const int64_t taps = w.kernel[0] * w.kernel[1] * w.kernel[2];
+  for (int64_t v; (v = next_item(context)) * lanes < w.cout;) {
+    float* out = packed + v * lanes * taps * w.cin;
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      const int64_t channel = v * lanes + lane;
+      for (int64_t i = 0; i < taps * w.cin; ++i) {  // i = tap * cin + c
+        const int64_t from = (channel * w.cin + i % w.cin) * taps + i / w.cin;
+        out[i * lanes + lane] = channel < w.cout ? w.values[from] : 0.0F;
+      }
+    }
+  }
+  finish(context);
+}
+
+}  // namespace fastnets

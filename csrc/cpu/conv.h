@@ -1,0 +1,59 @@
+// Convolution of channels-last fp32 tensors by packed weights. One description for 1, 2 and 3 spatial axes:
+// z, y, x, where a missing axis has size 1, kernel 1, stride 1, dilation 1 and no padding.
+//
+// Three kernels compute it: conv_product.cpp (any), conv_winograd.cpp (stride 1, kernel 3 along the axes that
+// it transforms and 1 along the others) and conv_grouped.cpp (few channels a group). Weights are packed for
+// one of them by conv_pack.cpp.
+#pragma once
+
+#include <cstdint>
+
+#include "common/epilogue.h"
+#include "common/inline.h"
+#include "common/threads.h"
+#include "cpu/isa.h"
+
+namespace fastnets {
+
+// A panel of packed weights is this many vectors of output channels; the last one of a group may be one
+// vector.
+constexpr int kPanelVectors = 2;
+
+struct ConvShape {
+  int64_t batch, cin, cout, groups;
+  int64_t in[3], out[3];  // z, y, x
+  int64_t kernel[3], stride[3], dilation[3];
+  int64_t pad[3];  // zeros before the first element; those after the last follow from `out`
+
+  FASTNETS_INLINE int64_t taps() const { return kernel[0] * kernel[1] * kernel[2]; }
+  FASTNETS_INLINE int64_t out_pixels() const { return batch * out[0] * out[1] * out[2]; }
+};
+
+struct ConvCall {
+  ConvShape shape;
+  const float* x;
+  int64_t x_stride[4];  // floats: image, z, y, x; channels are adjacent
+  float* y;
+  int64_t y_stride[4];
+  const float* weights;  // packed for the kernel that is called, by the same ISA level
+  Epilogue epilogue;
+  int64_t block;  // output pixels (product, grouped) or tiles (winograd) of an item
+  int tile[3];    // winograd: outputs of a tile along z, y, x
+  bool share;     // winograd: threads share transformed tiles and split the output channels
+  bool stream;    // store past the caches: for outputs that do not fit into them
+};
+
+// Lanes of a vector at this level.
+FASTNETS_DECLARE(int, conv_lanes, ());
+
+// Bytes of scratch for `threads` threads.
+FASTNETS_DECLARE(int64_t, conv_product_scratch, (const ConvCall& call, int threads));
+FASTNETS_DECLARE(int64_t, conv_winograd_scratch, (const ConvCall& call, int threads));
+FASTNETS_DECLARE(int64_t, conv_grouped_scratch, (const ConvCall& call, int threads));
+
+// All threads of a team call these with the same `call` and `scratch`.
+FASTNETS_DECLARE(void, conv_product, (const ConvCall& call, void* scratch, ThreadContext& context));
+FASTNETS_DECLARE(void, conv_winograd, (const ConvCall& call, void* scratch, ThreadContext& context));
+FASTNETS_DECLARE(void, conv_grouped, (const ConvCall& call, void* scratch, ThreadContext& context));
+
+}  // namespace fastnets

@@ -1,0 +1,211 @@
+// Convolution as a product of gathered pixels and packed weights: any kernel, stride, dilation and groups.
+//
+// An item is a block of output pixels and a range of output panels. Its rows of A are gathered into a strip
+// that stays in L2 (a row is taps * cin long), or read in place where the kernel is 1x1. K is never cut: a
+// strip row streams from L2 at 4 bytes a lane and cycle, and the sums stay in registers.
+#include "common/scratch.h"
+#include "cpu/conv.h"
+#include "cpu/micro_kernel.h"
+
+namespace fastnets {
+namespace FASTNETS_LEVEL {
+namespace {
+
+#define FASTNETS_PACKED(rows) product_to_pixels<rows, Kind::kVectors, typename Kind::Last, true>
+#define FASTNETS_IN_PLACE(rows) product_to_pixels<rows, Kind::kVectors, typename Kind::Last, false>
+
+template <class Kind>
+FASTNETS_INLINE PixelProduct pixel_product(int64_t rows, bool in_place) {
+  static constexpr PixelProduct kPacked[] = {FASTNETS_ROWS(FASTNETS_PACKED)};
+  static constexpr PixelProduct kInPlace[] = {FASTNETS_ROWS(FASTNETS_IN_PLACE)};
+  return (in_place ? kInPlace : kPacked)[rows - 1];
+}
+
+struct Pixel {
+  int64_t image, z, y, x;
+};
+
+// Everything that the items of a call have in common.
+struct Plan {
+  const ConvCall& call;
+  const ConvShape& s;
+  int64_t cin, cout;  // of a group
+  int64_t depth;      // floats of a row of A
+  int64_t vectors;    // output vectors of a group
+  int64_t panels;     // of a group
+  int64_t blocks,
+      chunks;  // of pixels, and of panels: chunks > 1 where there are too few pixels for the threads
+  int64_t
+      block_stride;  // of the strip; an odd number of vectors, so that its columns spread over the cache sets
+  bool pointwise;    // A is x itself, or its pixels in another order
+
+  Plan(const ConvCall& c, int threads) : call(c), s(c.shape) {
+    cin = s.cin / s.groups, cout = s.cout / s.groups;
+    depth = s.taps() * cin;
+    vectors = (cout + Vec::width - 1) / Vec::width;
+    panels = (vectors + kPanelVectors - 1) / kPanelVectors;
+    blocks = (s.out_pixels() + c.block - 1) / c.block;
+    const int64_t wanted = 4 * int64_t{threads};  // items, so that the last one to end is short
+    chunks = threads == 1 || blocks == 0 ? 1 : least(panels, (wanted + blocks - 1) / blocks);
+    block_stride = (c.block + 1 - c.block % 2) * Vec::width;
+    pointwise = s.taps() == 1 && s.stride[0] * s.stride[1] * s.stride[2] == 1 &&
+                (s.pad[0] | s.pad[1] | s.pad[2]) == 0 && s.in[0] == s.out[0] && s.in[1] == s.out[1] &&
+                s.in[2] == s.out[2];
+  }
+  int64_t strip_floats() const { return (depth + Vec::width - 1) / Vec::width * block_stride; }
+  int64_t private_bytes() const {
+    return slice_bytes<float>(strip_floats()) + 2 * slice_bytes<int64_t>(call.block);
+  }
+
+  Pixel pixel(int64_t index) const {
+    const int64_t row = index / s.out[2], plane = row / s.out[1];
+    return {plane / s.out[0], plane % s.out[0], row % s.out[1], index % s.out[2]};
+  }
+};
+
+FASTNETS_INLINE int64_t offset(const Pixel& p, const int64_t stride[4]) {
+  return p.image * stride[0] + p.z * stride[1] + p.y * stride[2] + p.x * stride[3];
+}
+
+// Writes `count` floats (zeros without a source) to the columns from k on of a row of the strip.
+FASTNETS_INLINE void put(float* row, int64_t block_stride, int64_t k, const float* source, int64_t count) {
+  for (int64_t done = 0; done < count;) {
+    const int64_t lane = (k + done) % Vec::width;
+    const int n = static_cast<int>(least(count - done, Vec::width - lane));
+    float* to = row + (k + done) / Vec::width * block_stride + lane;
+    if (n == Vec::width) {
+      (source == nullptr ? Vec::set(0.0F) : Vec::load(source + done)).store(to);
+    } else {
+      (source == nullptr ? Vec::set(0.0F) : Vec::load(source + done, n)).store(to, n);
+    }
+    done += n;
+  }
+}
+
+// The taps of one output pixel, in the order z, y, x, channel. `x` points to the first channel of the group.
+void gather_pixel(const Plan& plan, const float* x, const Pixel& p, float* row) {
+  const ConvShape& s = plan.s;
+  const int64_t* stride = plan.call.x_stride;
+  const int64_t x0 = p.x * s.stride[2] - s.pad[2], step = s.dilation[2];
+  // Where the taps of a kernel row touch, they are one run: with 3 channels, 21 floats instead of 7 times 3.
+  const bool joined = step == 1 && stride[3] == plan.cin && x0 >= 0 && x0 + s.kernel[2] <= s.in[2];
+  int64_t k = 0;
+  for (int64_t i = 0; i < s.kernel[0]; ++i) {
+    const int64_t z = p.z * s.stride[0] - s.pad[0] + i * s.dilation[0];
+    for (int64_t j = 0; j < s.kernel[1]; ++j) {
+      const int64_t y = p.y * s.stride[1] - s.pad[1] + j * s.dilation[1];
+      const bool inside = z >= 0 && z < s.in[0] && y >= 0 && y < s.in[1];
+      const float* line = inside ? x + p.image * stride[0] + z * stride[1] + y * stride[2] : nullptr;
+      if (!inside || joined) {
+        put(row, plan.block_stride, k, inside ? line + x0 * stride[3] : nullptr, s.kernel[2] * plan.cin);
+        k += s.kernel[2] * plan.cin;
+        continue;
+      }
+      for (int64_t t = 0; t < s.kernel[2]; ++t, k += plan.cin) {
+        const int64_t column = x0 + t * step;
+        const bool there = column >= 0 && column < s.in[2];
+        put(row, plan.block_stride, k, there ? line + column * stride[3] : nullptr, plan.cin);
+      }
+    }
+  }
+}
+
+// Private memory of a thread.
+struct Private {
+  float* strip;
+  int64_t* y_offset;
+  int64_t* residual_offset;
+};
+
+template <class Kind>
+FASTNETS_INLINE void multiply_panel(Kind, const Rows& rows, bool in_place, const RowCut& cut, const float* b,
+                                    int64_t depth, const Target& block, const Epilogue& epilogue) {
+  for (int64_t part = 0; part < cut.parts; ++part) {
+    const int64_t begin = cut.begin(part), count = cut.begin(part + 1) - begin;
+    const Rows a{rows.a + begin * rows.row_stride, rows.block_stride, rows.row_stride};
+    Target target = block;
+    target.y_offset += begin;
+    if (target.residual_offset != nullptr) target.residual_offset += begin;
+    pixel_product<Kind>(count, in_place)(a, b, depth, target, epilogue);
+  }
+}
+
+// The pixels [first, first + count), and panels [from, to) of each group.
+void run_item(const Plan& plan, int64_t first, int64_t count, int64_t from, int64_t to, const Private& own) {
+  const ConvCall& call = plan.call;
+  const Epilogue& epilogue = call.epilogue;
+  const Pixel start = plan.pixel(first);
+  bool uniform = true;  // the pixels of x that A needs are equally spaced
+  const int64_t x_first = offset(start, call.x_stride);
+  Pixel p = start;
+  for (int64_t i = 0; i < count; ++i) {
+    own.y_offset[i] = offset(p, call.y_stride);
+    own.residual_offset[i] = offset(p, epilogue.residual_stride);
+    uniform = uniform && offset(p, call.x_stride) == x_first + i * call.x_stride[3];
+    if (++p.x == plan.s.out[2]) p = plan.pixel(first + i + 1);
+  }
+  const bool in_place = plan.pointwise && uniform;
+  const RowCut cut(count);
+  for (int64_t group = 0; group < plan.s.groups; ++group) {
+    const float* x = call.x + group * plan.cin;
+    Rows rows{own.strip, plan.block_stride, Vec::width};
+    if (in_place) {
+      rows = {x + x_first, Vec::width, call.x_stride[3]};
+    } else {
+      p = start;
+      for (int64_t i = 0; i < count; ++i) {
+        gather_pixel(plan, x, p, own.strip + i * Vec::width);
+        if (++p.x == plan.s.out[2]) p = plan.pixel(first + i + 1);
+      }
+    }
+    const float* weights = call.weights + group * plan.vectors * Vec::width * plan.depth;
+    for (int64_t panel = from; panel < to; ++panel) {
+      const int64_t done = panel * kPanelVectors * Vec::width;
+      const Target target{call.y,
+                          own.y_offset,
+                          epilogue.residual == nullptr ? nullptr : own.residual_offset,
+                          group * plan.cout + done,
+                          least(plan.cout - done, kPanelVectors * Vec::width),
+                          call.stream};
+      const float* b = weights + done * plan.depth;
+      with_panel(target.lanes, [&](auto kind) FASTNETS_INLINE_LAMBDA {
+        multiply_panel(kind, rows, in_place, cut, b, plan.depth, target, epilogue);
+      });
+    }
+    if (Clamp(epilogue).more) {
+      const int64_t lane = from * kPanelVectors * Vec::width;
+      const int64_t lanes = least(plan.cout, to * kPanelVectors * Vec::width) - lane;
+      for (int64_t i = 0; i < count; ++i) {
+        activate_row(call.y + own.y_offset[i] + group * plan.cout + lane, lanes, epilogue);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace FASTNETS_LEVEL
+
+int FASTNETS_ENTRY(conv_lanes)() { return FASTNETS_LEVEL::Vec::width; }
+
+int64_t FASTNETS_ENTRY(conv_product_scratch)(const ConvCall& call, int threads) {
+  return threads * FASTNETS_LEVEL::Plan(call, threads).private_bytes();
+}
+
+void FASTNETS_ENTRY(conv_product)(const ConvCall& call, void* scratch, ThreadContext& context) {
+  using namespace FASTNETS_LEVEL;
+  const Plan plan(call, context.threads);
+  Arena arena(scratch, context.thread * plan.private_bytes());
+  Private own{};
+  own.strip = arena.take<float>(plan.strip_floats());
+  own.y_offset = arena.take<int64_t>(call.block);
+  own.residual_offset = arena.take<int64_t>(call.block);
+  for (int64_t item; (item = next_item(context)) < plan.blocks * plan.chunks;) {
+    const int64_t block = item / plan.chunks, chunk = item % plan.chunks, first = block * call.block;
+    run_item(plan, first, least(call.block, plan.s.out_pixels() - first), plan.panels * chunk / plan.chunks,
+             plan.panels * (chunk + 1) / plan.chunks, own);
+  }
+  if (call.stream) stream_fence();
+  finish(context);
+}
+
+}  // namespace fastnets

@@ -1,0 +1,263 @@
+// Winograd convolution of stride 1, in 1, 2 or 3 axes, with any dilation.
+//
+// An item is a block of tiles: their transforms V, the products M of each panel of output channels and the
+// output transform stay in L2. Tiles are read through a table of pixel pointers in which everything outside
+// of the input is a page of zeros, so borders cost nothing, and a dilated convolution is the same code: tiles
+// of pixels that are `dilation` apart.
+//
+// With `share`, a block is larger and belongs to all threads: they fill V together and then split the panels,
+// so that each weight is read once per block. It is for many channels and few pixels, where reading the
+// weights costs more than a barrier.
+#include "common/scratch.h"
+#include "cpu/conv.h"
+#include "cpu/micro_kernel.h"
+#include "cpu/winograd_transforms.h"
+
+namespace fastnets {
+namespace FASTNETS_LEVEL {
+namespace {
+
+#define FASTNETS_TO_PANEL(rows) product_to_panel<rows, Kind::kVectors, typename Kind::Last>
+
+template <class Kind>
+FASTNETS_INLINE PanelProduct panel_product(int64_t rows) {
+  static constexpr PanelProduct kProducts[] = {FASTNETS_ROWS(FASTNETS_TO_PANEL)};
+  return kProducts[rows - 1];
+}
+
+constexpr int kMaxPoints = 6 * 6 * 6;
+
+const TileKind& tile_kind(const int tile[3]) {
+  for (const TileKind& kind : kTiles) {
+    if (kind.outputs[0] == tile[0] && kind.outputs[1] == tile[1] && kind.outputs[2] == tile[2]) return kind;
+  }
+  return kTiles[0];
+}
+
+// Everything that the items of a call have in common.
+struct Plan {
+  const ConvCall& call;
+  const ConvShape& s;
+  const TileKind& kind;
+  int64_t xis;                              // points of a tile
+  int64_t cin, cout;                        // of a group
+  int64_t channel_blocks, vectors, panels;  // of a group
+  int64_t axis_tiles[3];                    // along each axis, over all phases of the dilation
+  int64_t tiles;                            // of all images
+  int64_t xi_stride, block_stride;  // of V: rows of a channel block, one more than there are tiles, so that
+  int64_t product_stride;           // the stride is no power of two; and of M
+
+  explicit Plan(const ConvCall& c) : call(c), s(c.shape), kind(tile_kind(c.tile)) {
+    xis = int64_t{kind.points[0]} * kind.points[1] * kind.points[2];
+    cin = s.cin / s.groups, cout = s.cout / s.groups;
+    channel_blocks = (cin + Vec::width - 1) / Vec::width;
+    vectors = (cout + Vec::width - 1) / Vec::width;
+    panels = (vectors + kPanelVectors - 1) / kPanelVectors;
+    tiles = s.batch;
+    for (int axis = 0; axis < 3; ++axis) {
+      axis_tiles[axis] = 0;
+      const int64_t step = s.dilation[axis];
+      for (int64_t phase = 0; phase < least(step, s.out[axis]); ++phase) {
+        const int64_t outputs = (s.out[axis] - phase + step - 1) / step;
+        axis_tiles[axis] += (outputs + kind.outputs[axis] - 1) / kind.outputs[axis];
+      }
+      tiles *= axis_tiles[axis];
+    }
+    xi_stride = (call.block + 1) * Vec::width;
+    block_stride = xis * xi_stride;
+    product_stride = call.block * kPanelVectors * Vec::width + Vec::width;
+  }
+  int64_t blocks() const { return (tiles + call.block - 1) / call.block; }
+  int64_t v_floats() const { return channel_blocks * block_stride; }
+  int64_t start_count() const { return axis_tiles[0] + axis_tiles[1] + axis_tiles[2]; }
+  int64_t shared_bytes() const { return call.share ? slice_bytes<float>(v_floats()) : 0; }
+  int64_t private_bytes() const {
+    return (call.share ? 0 : slice_bytes<float>(v_floats())) + slice_bytes<float>(xis * product_stride) +
+           slice_bytes<float>(channel_blocks * Vec::width) + slice_bytes<int64_t>(start_count());
+  }
+};
+
+// Memory of a thread; V may be that of all.
+struct Own {
+  float* v;
+  float* m;
+  float* zeros;        // [cin]
+  int64_t* starts[3];  // first output of each tile along an axis
+};
+
+Own take_memory(const Plan& plan, void* scratch, int thread) {
+  Arena shared(scratch);
+  Arena arena(scratch, plan.shared_bytes() + thread * plan.private_bytes());
+  Own own{};
+  own.v = (plan.call.share ? shared : arena).take<float>(plan.v_floats());
+  own.m = arena.take<float>(plan.xis * plan.product_stride);
+  own.zeros = arena.take<float>(plan.channel_blocks * Vec::width);
+  for (int64_t i = 0; i < plan.channel_blocks * Vec::width; ++i) own.zeros[i] = 0.0F;
+  int64_t* next = arena.take<int64_t>(plan.start_count());
+  for (int axis = 0; axis < 3; ++axis) {
+    own.starts[axis] = next;
+    const int64_t step = plan.s.dilation[axis], length = plan.s.out[axis];
+    for (int64_t phase = 0; phase < least(step, length); ++phase) {
+      for (int64_t at = phase; at < length; at += step * plan.kind.outputs[axis]) *next++ = at;
+    }
+  }
+  return own;
+}
+
+struct Tile {
+  int64_t image, at[3];  // first output along each axis
+};
+
+FASTNETS_INLINE Tile tile_at(const Plan& plan, const Own& own, int64_t index) {
+  Tile tile{};
+  for (int axis = 2; axis >= 0; --axis) {
+    tile.at[axis] = own.starts[axis][index % plan.axis_tiles[axis]];
+    index /= plan.axis_tiles[axis];
+  }
+  tile.image = index;
+  return tile;
+}
+
+// The pixels of x under a tile, in the order of its points.
+FASTNETS_INLINE void find_pixels(const Plan& plan, const Own& own, int64_t index, int64_t group,
+                                 const float** pixel) {
+  const ConvShape& s = plan.s;
+  const int64_t* stride = plan.call.x_stride;
+  const Tile tile = tile_at(plan, own, index);
+  const float* x = plan.call.x + tile.image * stride[0] + group * plan.cin;
+  for (int i = 0; i < plan.kind.points[0]; ++i) {
+    const int64_t z = tile.at[0] - s.pad[0] + i * s.dilation[0];
+    for (int j = 0; j < plan.kind.points[1]; ++j) {
+      const int64_t y = tile.at[1] - s.pad[1] + j * s.dilation[1];
+      const bool inside = z >= 0 && z < s.in[0] && y >= 0 && y < s.in[1];
+      const float* line = x + z * stride[1] + y * stride[2];
+      for (int k = 0; k < plan.kind.points[2]; ++k) {
+        const int64_t column = tile.at[2] - s.pad[2] + k * s.dilation[2];
+        *pixel++ = inside && column >= 0 && column < s.in[2] ? line + column * stride[3] : own.zeros;
+      }
+    }
+  }
+}
+
+// Transforms the tiles first + [from, to) into rows [from, to) of V.
+void fill_v(const Plan& plan, const Own& own, int64_t group, int64_t first, int64_t from, int64_t to) {
+  const float* pixels[2][kMaxPoints];
+  find_pixels(plan, own, first + from, group, pixels[0]);
+  for (int64_t t = from; t < to; ++t) {
+    const float** const now = pixels[(t - from) % 2];
+    const float** const next = pixels[(t - from + 1) % 2];
+    const bool more = first + t + 1 < plan.tiles;
+    if (more) find_pixels(plan, own, first + t + 1, group, next);
+    const TileSource source{now, more ? next : nullptr, plan.cin};
+    plan.kind.input(source, own.v + t * Vec::width, plan.xi_stride, plan.block_stride);
+  }
+}
+
+template <class Kind>
+FASTNETS_INLINE void multiply_panel(Kind, const Plan& plan, const Own& own, const float* weights,
+                                    int64_t count) {
+  const RowCut cut(count);
+  constexpr int64_t kLanes = Kind::kVectors * Vec::width;
+  for (int64_t xi = 0; xi < plan.xis; ++xi, weights += plan.cin * kLanes) {
+    for (int64_t part = 0; part < cut.parts; ++part) {
+      const int64_t begin = cut.begin(part);
+      const Rows rows{own.v + xi * plan.xi_stride + begin * Vec::width, plan.block_stride, Vec::width};
+      panel_product<Kind>(cut.begin(part + 1) - begin)(rows, weights, plan.cin,
+                                                       own.m + xi * plan.product_stride + begin * kLanes);
+    }
+  }
+}
+
+// One panel of output channels of the tiles [first, first + count), whose transforms are in V.
+void run_panel(const Plan& plan, const Own& own, int64_t group, int64_t panel, int64_t first, int64_t count) {
+  const ConvCall& call = plan.call;
+  const Epilogue& epilogue = call.epilogue;
+  const int64_t done = panel * kPanelVectors * Vec::width;
+  const float* weights = call.weights + (group * plan.vectors * Vec::width + done) * plan.cin * plan.xis;
+  const int64_t lanes = least(kPanelVectors * Vec::width, plan.cout - done);
+  const int64_t vectors = lanes > Vec::width ? 2 : 1;
+  with_panel(lanes,
+             [&](auto kind) FASTNETS_INLINE_LAMBDA { multiply_panel(kind, plan, own, weights, count); });
+  const bool more = Clamp(epilogue).more;
+  for (int64_t t = 0; t < count; ++t) {
+    const Tile tile = tile_at(plan, own, first + t);
+    TileTarget target{};
+    target.y = call.y + tile.image * call.y_stride[0];
+    if (epilogue.residual != nullptr) {
+      target.residual = epilogue.residual + tile.image * epilogue.residual_stride[0];
+    }
+    for (int axis = 0; axis < 3; ++axis) {
+      const int64_t step = plan.s.dilation[axis];
+      target.y += tile.at[axis] * call.y_stride[axis + 1];
+      target.stride[axis] = step * call.y_stride[axis + 1];
+      if (target.residual != nullptr) target.residual += tile.at[axis] * epilogue.residual_stride[axis + 1];
+      target.residual_stride[axis] = step * epilogue.residual_stride[axis + 1];
+      target.size[axis] =
+          least(plan.kind.outputs[axis], (plan.s.out[axis] - tile.at[axis] + step - 1) / step);
+    }
+    target.channel = group * plan.cout + done;
+    target.lanes = lanes;
+    target.stream = call.stream;
+    plan.kind.output(own.m + t * vectors * Vec::width, plan.product_stride, target, epilogue);
+    if (!more) continue;
+    for (int64_t z = 0; z < target.size[0]; ++z) {
+      for (int64_t y = 0; y < target.size[1]; ++y) {
+        for (int64_t x = 0; x < target.size[2]; ++x) {
+          const int64_t at = z * target.stride[0] + y * target.stride[1] + x * target.stride[2];
+          activate_row(target.y + at + target.channel, target.lanes, epilogue);
+        }
+      }
+    }
+  }
+}
+
+void run_own_blocks(const Plan& plan, const Own& own, ThreadContext& context) {
+  const int64_t blocks = plan.blocks();
+  for (int64_t item; (item = next_item(context)) < blocks * plan.s.groups;) {
+    const int64_t group = item / blocks, first = item % blocks * plan.call.block;
+    const int64_t count = least(plan.call.block, plan.tiles - first);
+    fill_v(plan, own, group, first, 0, count);
+    for (int64_t panel = 0; panel < plan.panels; ++panel) run_panel(plan, own, group, panel, first, count);
+  }
+  if (plan.call.stream) stream_fence();
+  finish(context);
+}
+
+void run_shared_blocks(const Plan& plan, const Own& own, ThreadContext& context) {
+  constexpr int64_t kTilesAnItem = 4;
+  for (int64_t group = 0; group < plan.s.groups; ++group) {
+    for (int64_t first = 0; first < plan.tiles; first += plan.call.block) {
+      const int64_t count = least(plan.call.block, plan.tiles - first);
+      for (int64_t from; (from = next_item(context) * kTilesAnItem) < count;) {
+        fill_v(plan, own, group, first, from, least(count, from + kTilesAnItem));
+      }
+      finish(context);
+      for (int64_t panel; (panel = next_item(context)) < plan.panels;) {
+        run_panel(plan, own, group, panel, first, count);
+      }
+      if (plan.call.stream) stream_fence();
+      finish(context);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace FASTNETS_LEVEL
+
+int64_t FASTNETS_ENTRY(conv_winograd_scratch)(const ConvCall& call, int threads) {
+  const FASTNETS_LEVEL::Plan plan(call);
+  return plan.shared_bytes() + threads * plan.private_bytes();
+}
+
+void FASTNETS_ENTRY(conv_winograd)(const ConvCall& call, void* scratch, ThreadContext& context) {
+  using namespace FASTNETS_LEVEL;
+  const Plan plan(call);
+  const Own own = take_memory(plan, scratch, context.thread);
+  if (call.share) {
+    run_shared_blocks(plan, own, context);
+  } else {
+    run_own_blocks(plan, own, context);
+  }
+}
+
+}  // namespace fastnets

@@ -1,0 +1,212 @@
+// fastnets._C.PackedConv: weights packed for one kernel, run on any number of inputs.
+#include "cpu/conv.h"
+
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <array>
+#include <optional>
+
+#include "common/arguments.h"
+#include "common/conv_pack.h"
+#include "common/scratch.h"
+
+namespace fastnets {
+namespace {
+
+namespace py = pybind11;
+
+using Axes = std::array<int64_t, 3>;
+
+const char* const kOp = "conv";
+
+// Below this many multiplications a call costs less than waking the other threads.
+constexpr int64_t kParallelProducts = 1 << 18;
+
+// The order of the axes that a kernel sees: those whose kernel is 1 come first, so that 3x1 becomes 1x3 and
+// (3, 3, 1) becomes (1, 3, 3). Weights need no change: an axis of size 1 has no place in memory.
+Axes kernel_order(const Axes& kernel) {
+  Axes order{0, 1, 2};
+  std::stable_partition(order.begin(), order.end(), [&](int64_t axis) { return kernel[axis] == 1; });
+  return order;
+}
+
+void set_strides(const py::array& array, const Axes& order, int64_t out[4]) {
+  out[0] = stride<float>(array, 0);
+  for (int i = 0; i < 3; ++i) out[i + 1] = stride<float>(array, 2 + static_cast<int>(order[i]));
+}
+
+void require_pixels(const py::array& array, const std::string& name) {
+  require_array<float>(array, kOp, name, 5);
+  require(array.shape(1) == 1 || array.size() == 0 || stride<float>(array, 1) == 1,
+          std::string(kOp) + ": " + name + " must have its channels adjacent: pass a channels-last copy");
+}
+
+const float* channel_values(const std::optional<py::array>& array, int64_t channels,
+                            const std::string& name) {
+  if (!array) return nullptr;
+  require_array<float>(*array, kOp, name, 1);
+  require_shape(*array, {channels}, kOp, name, "one value for each output channel");
+  require(channels == 1 || stride<float>(*array, 0) == 1,
+          std::string(kOp) + ": " + name + " must be contiguous: pass a copy");
+  return static_cast<const float*>(array->data());
+}
+
+class PackedConv {
+ public:
+  PackedConv(const py::array& weight, int64_t groups, const std::string& algorithm, const Axes& tile,
+             int nthreads)
+      : algorithm_(algorithm), groups_(groups) {
+    require_array<float>(weight, kOp, "weight", 5);
+    require((weight.flags() & py::array::c_style) != 0, "conv: weight must be contiguous: pass a copy");
+    require(groups >= 1 && weight.shape(0) % groups == 0, "conv: groups is " + std::to_string(groups) +
+                                                              " and weight has shape " + shape_text(weight) +
+                                                              ": pass a divisor of its first dimension");
+    cout_ = weight.shape(0), cin_ = weight.shape(1) * groups;
+    for (int i = 0; i < 3; ++i) kernel_[i] = weight.shape(2 + i);
+    ConvWeights w{static_cast<const float*>(weight.data()), cout_, weight.shape(1), groups, {}};
+    order_ = kernel_order(kernel_);
+    for (int i = 0; i < 3; ++i) {
+      w.kernel[i] = kernel_[order_[i]];
+      tile_[i] = static_cast<int>(tile[order_[i]]);
+    }
+    const int lanes = FASTNETS_CALL(conv_lanes)();
+    if (algorithm == "product") {
+      pack(packed_product_floats(w, lanes), nthreads,
+           [&](float* to, ThreadContext& context) { pack_product(w, lanes, to, context); });
+    } else if (algorithm == "winograd") {
+      require_tile(w);
+      pack(packed_winograd_floats(w, tile_, lanes), nthreads,
+           [&](float* to, ThreadContext& context) { pack_winograd(w, tile_, lanes, to, context); });
+    } else {
+      require(algorithm == "grouped",
+              "conv: algorithm is " + algorithm + ": pass product, winograd or grouped");
+      require(
+          lanes % w.cin == 0 && cout_ == cin_,
+          "conv: grouped needs groups whose outputs equal their inputs and divide " + std::to_string(lanes));
+      pack(packed_grouped_floats(w, lanes), nthreads,
+           [&](float* to, ThreadContext& context) { pack_grouped(w, lanes, to, context); });
+    }
+  }
+
+  int64_t bytes() const { return bytes_; }
+
+  void run(const py::array& x, const py::array& out, const Axes& stride_of, const Axes& pad,
+           const Axes& dilation, const std::optional<py::array>& scale, const std::optional<py::array>& shift,
+           const std::optional<py::array>& residual, int activation, float alpha, float beta, int64_t block,
+           bool share, bool stream, int nthreads) {
+    require_pixels(x, "x");
+    require_pixels(out, "out");
+    require(out.writeable(), "conv: out is read-only: pass an array that can be written");
+    require(nthreads >= 1 && block >= 1, "conv: nthreads and block must be 1 or more");
+    ConvCall call{};
+    ConvShape& s = call.shape;
+    s.batch = x.shape(0), s.cin = cin_, s.cout = cout_, s.groups = groups_;
+    require(x.shape(1) == cin_,
+            "conv: x has shape " + shape_text(x) + ": pass " + std::to_string(cin_) + " channels");
+    require(out.shape(0) == s.batch && out.shape(1) == cout_, "conv: out has shape " + shape_text(out) +
+                                                                  ": pass the batch of x and " +
+                                                                  std::to_string(cout_) + " channels");
+    for (int i = 0; i < 3; ++i) {
+      const int64_t axis = order_[i];
+      s.in[i] = x.shape(2 + axis), s.out[i] = out.shape(2 + axis);
+      s.kernel[i] = kernel_[axis], s.stride[i] = stride_of[axis];
+      s.pad[i] = pad[axis], s.dilation[i] = dilation[axis];
+      require(s.stride[i] >= 1 && s.dilation[i] >= 1 && s.pad[i] >= 0,
+              "conv: strides and dilations must be 1 or more, and padding 0 or more");
+      require(algorithm_ != "winograd" || s.stride[i] == 1,
+              "conv: winograd needs stride 1: pass algorithm product");
+      call.tile[i] = tile_[i];
+    }
+    set_strides(x, order_, call.x_stride);
+    set_strides(out, order_, call.y_stride);
+    call.x = static_cast<const float*>(x.data());
+    call.y = static_cast<float*>(const_cast<void*>(out.data()));
+    call.weights = static_cast<const float*>(weights_.at_least(0));
+    call.epilogue.scale = channel_values(scale, cout_, "scale");
+    call.epilogue.shift = channel_values(shift, cout_, "shift");
+    if (residual) {
+      require_pixels(*residual, "residual");
+      require_shape(*residual, {out.shape(0), out.shape(1), out.shape(2), out.shape(3), out.shape(4)}, kOp,
+                    "residual", "the shape of out");
+      call.epilogue.residual = static_cast<const float*>(residual->data());
+      set_strides(*residual, order_, call.epilogue.residual_stride);
+    }
+    call.epilogue.activation = activation_of(activation, kOp);
+    call.epilogue.alpha = alpha, call.epilogue.beta = beta;
+    call.block = std::max<int64_t>(1, std::min(block, s.out_pixels()));
+    call.share = share;
+    call.stream = stream && can_stream(call);
+    if (out.size() == 0) return;
+    if (s.out_pixels() * cout_ * (cin_ / groups_) * s.taps() < kParallelProducts) nthreads = 1;
+    const py::gil_scoped_release release;
+    launch(call, nthreads);
+  }
+
+ private:
+  template <class Pack>
+  void pack(int64_t floats, int nthreads, const Pack& body) {
+    bytes_ = floats * static_cast<int64_t>(sizeof(float));
+    auto* memory = static_cast<float*>(weights_.at_least(std::max(bytes_, kAlignment)));
+    const py::gil_scoped_release release;
+    run_team(nthreads, [&](ThreadContext& context) { body(memory, context); });
+  }
+
+  void require_tile(const ConvWeights& w) const {
+    for (int i = 0; i < 3; ++i) {
+      const bool known = tile_[i] == 1 || tile_[i] == 2 || tile_[i] == 4 || tile_[i] == 6;
+      require(known && w.kernel[i] == (tile_[i] == 1 ? 1 : 3),
+              "conv: winograd needs tiles of 2, 4 or 6 along axes with kernel 3, and 1 along those with "
+              "kernel 1");
+    }
+    const std::array<int, 3> made[] = {{1, 1, 2}, {1, 1, 4}, {1, 1, 6}, {1, 2, 2}, {1, 4, 4},
+                                       {1, 6, 6}, {2, 2, 2}, {2, 4, 4}, {4, 4, 4}};
+    const std::array<int, 3> mine{tile_[0], tile_[1], tile_[2]};
+    require(std::find(std::begin(made), std::end(made), mine) != std::end(made),
+            "conv: there is no winograd kernel for this mixture of tiles");
+  }
+
+  // Streaming stores need whole aligned vectors.
+  static bool can_stream(const ConvCall& call) {
+    const int64_t lanes = FASTNETS_CALL(conv_lanes)();
+    bool aligned = reinterpret_cast<uintptr_t>(call.y) % kAlignment == 0 &&
+                   call.shape.cout / call.shape.groups % lanes == 0;
+    for (const int64_t s : call.y_stride) aligned = aligned && s % lanes == 0;
+    return aligned && call.epilogue.activation <= Activation::clamp;
+  }
+
+  void launch(const ConvCall& call, int nthreads) const {
+    static thread_local Buffer buffer;
+    const auto size = algorithm_ == "product"    ? FASTNETS_CALL(conv_product_scratch)
+                      : algorithm_ == "winograd" ? FASTNETS_CALL(conv_winograd_scratch)
+                                                 : FASTNETS_CALL(conv_grouped_scratch);
+    const auto kernel = algorithm_ == "product"    ? FASTNETS_CALL(conv_product)
+                        : algorithm_ == "winograd" ? FASTNETS_CALL(conv_winograd)
+                                                   : FASTNETS_CALL(conv_grouped);
+    void* scratch = buffer.at_least(size(call, nthreads));
+    run_team(nthreads, [&](ThreadContext& context) { kernel(call, scratch, context); });
+  }
+
+  std::string algorithm_;
+  int64_t cout_, cin_, groups_;
+  Axes kernel_, order_;
+  int tile_[3];
+  int64_t bytes_ = 0;
+  Buffer weights_;
+};
+
+}  // namespace
+
+void register_conv(py::module_& m) {
+  py::class_<PackedConv>(m, "PackedConv")
+      .def(py::init<const py::array&, int64_t, const std::string&, const Axes&, int>(), py::arg("weight"),
+           py::arg("groups"), py::arg("algorithm"), py::arg("tile"), py::arg("nthreads"))
+      .def_property_readonly("bytes", &PackedConv::bytes)
+      .def("run", &PackedConv::run, py::arg("x"), py::arg("out"), py::arg("stride"), py::arg("pad"),
+           py::arg("dilation"), py::arg("scale"), py::arg("shift"), py::arg("residual"),
+           py::arg("activation"), py::arg("alpha"), py::arg("beta"), py::arg("block"), py::arg("share"),
+           py::arg("stream"), py::arg("nthreads"));
+  m.def("conv_lanes", [] { return FASTNETS_CALL(conv_lanes)(); });
+}
+
+}  // namespace fastnets

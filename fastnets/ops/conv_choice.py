@@ -1,0 +1,188 @@
+"""Which convolution kernel runs a layer, and how: a model of its cost in vector instructions."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from dataclasses import dataclass
+
+from fastnets import _C
+
+Axes = tuple[int, int, int]
+
+# Winograd tiles by the number of axes with kernel 3; the kernel axes come last (see kernel_order in ops/conv.cpp).
+TILES: dict[int, tuple[Axes, ...]] = {
+    1: ((1, 1, 2), (1, 1, 4), (1, 1, 6)),
+    2: ((1, 2, 2), (1, 4, 4), (1, 6, 6)),
+    3: ((2, 2, 2), (2, 4, 4), (4, 4, 4)),
+}
+
+
+@dataclass(frozen=True)
+class ConvConfig:
+    """How a convolution runs.
+
+    Args:
+        algorithm: "product", "winograd" or "grouped".
+        tile: Winograd's outputs along z, y, x; 1 along axes with kernel 1.
+        block: output pixels (product) or tiles (winograd) of a work item.
+        share: Winograd: the threads share transformed tiles and split the output channels.
+        stream: stores past the caches.
+    """
+
+    algorithm: str
+    tile: Axes = (1, 1, 1)
+    block: int = 1
+    share: bool = False
+    stream: bool = False
+
+
+@dataclass(frozen=True)
+class ConvShape:
+    """A convolution without its data; three axes, of which missing ones have size and kernel 1."""
+
+    batch: int
+    cin: int
+    cout: int
+    groups: int
+    out: Axes
+    kernel: Axes
+    stride: Axes
+    dilation: Axes
+
+    @property
+    def pixels(self) -> int:
+        return self.batch * math.prod(self.out)
+
+
+def choose(shape: ConvShape, nthreads: int, algorithm: str | None = None) -> ConvConfig:
+    """The cheapest configuration, of `algorithm` where it is given, which must be able to run."""
+    candidates: list[tuple[float, ConvConfig]] = []
+    if algorithm in (None, "grouped") and grouped_refusal(shape) is None:
+        return ConvConfig("grouped")
+    if algorithm in (None, "product"):
+        candidates.append((_product_cost(shape), _product(shape, nthreads)))
+    if algorithm in (None, "winograd") and winograd_refusal(shape) is None:
+        candidates += [(_winograd_cost(shape, tile), _winograd(shape, tile, nthreads)) for tile in tiles_of(shape)]
+    return min(candidates, key=lambda pair: pair[0])[1]
+
+
+def winograd_refusal(shape: ConvShape) -> str | None:
+    """Why Winograd's algorithm cannot run `shape`."""
+    if shape.stride != (1, 1, 1):
+        return f"stride is {shape.stride}; it needs 1"
+    if any(k not in (1, 3) for k in shape.kernel) or shape.kernel == (1, 1, 1):
+        return f"kernel is {shape.kernel}; it needs 3 along some axes and 1 along the others"
+    return None
+
+
+def grouped_refusal(shape: ConvShape) -> str | None:
+    """Why the kernel for few channels a group cannot run `shape`."""
+    inputs, lanes = shape.cin // shape.groups, _C.conv_lanes()
+    if shape.groups == 1 or shape.cin != shape.cout or lanes % inputs or inputs == lanes:
+        return (
+            f"{shape.cin} channels to {shape.cout} in {shape.groups} groups; it needs groups of as many outputs as "
+            f"inputs, a divisor of {lanes} and less"
+        )
+    return None
+
+
+def tiles_of(shape: ConvShape) -> tuple[Axes, ...]:
+    """The Winograd tiles for the kernel of `shape`, in its own order of axes."""
+    axes = [axis for axis in range(3) if shape.kernel[axis] == 3]
+    found = []
+    for tile in TILES[len(axes)]:
+        values = [1, 1, 1]
+        for axis, outputs in zip(axes, tile[3 - len(axes) :], strict=True):
+            values[axis] = outputs
+        found.append((values[0], values[1], values[2]))
+    return tuple(found)
+
+
+# The model counts vector multiply-adds of one core: those of the products, divided by the share of the peak that
+# they reach, and what gathering a pixel, or transforming a point of a tile, costs for each vector of channels.
+# Fitted to measurements on Zen 4: of 40 layers, 36 ran within 10 % of the best tile and block.
+_GATHER, _INPUT, _OUTPUT = 2.0, 4.0, 3.0
+_PRODUCT_SHARE, _WINOGRAD_SHARE = 0.85, 0.9
+_FEW_ROWS = 8  # a product of fewer rows costs as much: it waits for the weights
+_BLOCK_BYTES = 512 << 10  # half of a core's L2, for the transformed tiles or gathered pixels of an item
+_SHARED_BYTES = 8 << 20  # a part of L3, for those that threads share
+
+
+def _vectors(channels: int) -> int:
+    return -(-channels // _C.conv_lanes())
+
+
+def _product_cost(shape: ConvShape) -> float:
+    taps, inputs, outputs = math.prod(shape.kernel), shape.cin // shape.groups, shape.cout // shape.groups
+    multiply = shape.pixels * taps * inputs * _vectors(outputs) / _PRODUCT_SHARE
+    gather = shape.pixels * taps * _vectors(inputs) * _GATHER if taps > 1 else 0.0
+    return shape.groups * (multiply + gather)
+
+
+def _tile_count(shape: ConvShape, tile: Axes) -> int:
+    count = shape.batch
+    for size, outputs, step in zip(shape.out, tile, shape.dilation, strict=True):
+        count *= sum(-(-len(range(phase, size, step)) // outputs) for phase in range(min(step, size)))
+    return count
+
+
+def _points(tile: Axes) -> int:
+    return math.prod(t + 2 if t > 1 else 1 for t in tile)
+
+
+def _winograd_cost(shape: ConvShape, tile: Axes) -> float:
+    points, tiles = _points(tile), _tile_count(shape, tile)
+    inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
+    multiply = max(tiles, _FEW_ROWS) * inputs * _vectors(outputs) / _WINOGRAD_SHARE
+    transform = tiles * (_vectors(inputs) * _INPUT + _vectors(outputs) * _OUTPUT)
+    return shape.groups * points * (multiply + transform)
+
+
+def _rows() -> int:
+    """Rows of a product in registers (kMaxRows in cpu/micro_kernel.h)."""
+    return 14 if _C.conv_lanes() == 16 else 6
+
+
+def _block(count: int, row_floats: int, lowest: int, highest: int, nthreads: int) -> int:
+    """How many of `count` rows an item takes: half of L2, and equal parts for all threads where items are few."""
+    rows = _rows()
+    fitting = max(lowest * rows, min(highest * rows, _BLOCK_BYTES // (4 * row_floats) // rows * rows))
+    items = max(1, -(-count // fitting))
+    if items < 8 * nthreads:
+        items = -(-items // nthreads) * nthreads
+    return max(1, -(-count // items))
+
+
+def _product(shape: ConvShape, nthreads: int) -> ConvConfig:
+    row = math.prod(shape.kernel) * shape.cin // shape.groups
+    # 4: half an L1 of 1x1 pixels. Splitting the output channels is left to the kernel (Plan::chunks).
+    block = _block(shape.pixels, row, 1, 4, 1)
+    return ConvConfig("product", block=block, stream=_exceeds_cache(shape))
+
+
+def _winograd(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
+    lanes, points, tiles = _C.conv_lanes(), _points(tile), _tile_count(shape, tile)
+    inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
+    row = points * _vectors(inputs) * lanes
+    stream = _exceeds_cache(shape)
+    # Reading the weights once for all threads pays where an item of each thread's own would be small, or the
+    # weights are large; it needs panels of output channels (2 vectors each) for all threads.
+    few = tiles < 4 * _rows() * nthreads
+    if (few or inputs >= 512) and _vectors(outputs) >= 4 * nthreads:
+        return ConvConfig("winograd", tile, max(1, min(tiles, 112, _SHARED_BYTES // (4 * row))), True, stream)
+    lowest = 2 if inputs >= 256 and tile[0] == 1 else 1
+    return ConvConfig("winograd", tile, _block(tiles, row, lowest, 2, nthreads), stream=stream)
+
+
+@functools.cache
+def _last_level_bytes() -> int:
+    """The size of the last-level cache, or 16 MiB where the system does not say."""
+    name = "SC_LEVEL3_CACHE_SIZE"
+    size = os.sysconf(name) if name in os.sysconf_names else 0
+    return size if size > 0 else 16 << 20
+
+
+def _exceeds_cache(shape: ConvShape) -> bool:
+    return 4 * shape.pixels * shape.cout > _last_level_bytes() // 2

@@ -1,0 +1,178 @@
+"""PackedConv: the weights of a convolution, packed once and run on any number of inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fastnets import _C
+from fastnets.errors import InputError
+from fastnets.ops.conv_arguments import ConvCall, Padding, check, three, window_of
+from fastnets.ops.conv_choice import Axes, ConvConfig, choose, grouped_refusal, winograd_refusal
+from fastnets.ops.epilogue import activation_of
+from fastnets.ops.layout import array5, channels_are_dense, channels_last, empty_channels_last, threads
+
+
+class PackedConv:
+    """A convolution whose weights are packed for the kernels that its inputs call for.
+
+    The first input of a new size chooses a kernel (or `config` does) and packs the weights for it, if no earlier
+    size did; later ones find them packed. `prepare` does that ahead of time. Changes to `weight` and `bias` after
+    the construction are not seen, and gradients are not recorded: conv() is the form for training.
+
+    Args:
+        weight: (Cout, Cin / groups, *kernel) float32 on the CPU, 1 to 3 spatial axes.
+        bias: (Cout,).
+        stride, dilation: one number, or one a spatial axis.
+        padding: zeros on both sides of each axis: one number, one an axis, or pairs (before, after).
+        activation, parameters: see fastnets.ops.epilogue.
+        scale: (Cout,), what the sums are multiplied by before the bias.
+        config: how every input runs, instead of the choice by its size.
+
+    Raises:
+        InputError: the arguments do not fit together.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        stride: int | Sequence[int] = 1,
+        padding: Padding = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+        activation: str = "none",
+        parameters: Sequence[float] = (),
+        scale: Tensor | None = None,
+        config: ConvConfig | None = None,
+    ) -> None:
+        if weight.dtype != torch.float32 or weight.device.type != "cpu":
+            raise InputError(f"conv: weight is {weight.dtype} on {weight.device}: pass torch.float32 on cpu")
+        self.weight = weight.detach().contiguous()
+        self.bias = None if bias is None else bias.detach().float().contiguous()
+        self.scale = None if scale is None else scale.detach().float().contiguous()
+        self.window = window_of(weight.dim() - 2, stride, padding, dilation)
+        self.groups = groups
+        self.activation = activation_of("conv", activation, parameters)
+        self.config = config
+        self._chosen: dict[tuple[tuple[int, ...], int], ConvConfig] = {}
+        self._packed: dict[tuple[str, Axes], _C.PackedConv] = {}
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the packed weights."""
+        return sum(packed.bytes for packed in self._packed.values())
+
+    def __call__(self, x: Tensor, *, residual: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+        """activation(conv(x) * scale + bias + residual), channels-last.
+
+        Args:
+            x: (N, Cin, *spatial) float32; a copy is made unless the channels of each pixel lie together.
+            residual: the shape of the result.
+            out: where to write: the shape of the result, the channels of each pixel together. It may be a slice
+                of the channels of a wider tensor, or a crop of a larger one.
+
+        Raises:
+            InputError: a shape, dtype or layout does not fit.
+        """
+        call = self._call(x, residual, out)
+        check(call)
+        config = self._choose(call)
+        reason = _tensor_refusal(call) if self.config is None else refusal(call, config.algorithm)
+        if reason is not None:
+            raise InputError(f"conv: {config.algorithm} cannot run: {reason}")
+        return run(call, self._pack(call, config), self.scale)
+
+    def prepare(self, shape: Sequence[int]) -> ConvConfig:
+        """Pack the weights for inputs of `shape`; how they will run."""
+        call = self._call(torch.empty(tuple(shape), device="meta"))
+        config = self._choose(call)
+        self._pack(call, config)
+        return config
+
+    def _call(self, x: Tensor, residual: Tensor | None = None, out: Tensor | None = None) -> ConvCall:
+        return ConvCall(
+            x=x,
+            weight=self.weight,
+            bias=self.bias,
+            residual=residual,
+            window=self.window,
+            groups=self.groups,
+            activation=self.activation,
+            out=out,
+        )
+
+    def _choose(self, call: ConvCall) -> ConvConfig:
+        if self.config is not None:
+            return self.config
+        key = tuple(call.x.shape), threads()
+        if key not in self._chosen:
+            self._chosen[key] = choose(call.shape, threads())
+        return self._chosen[key]
+
+    def _pack(self, call: ConvCall, config: ConvConfig) -> tuple[_C.PackedConv, ConvConfig]:
+        key = (config.algorithm, config.tile)
+        if key not in self._packed:
+            self._packed[key] = pack(call, config)
+        return self._packed[key], config
+
+
+def refusal(call: ConvCall, algorithm: str) -> str | None:
+    """Why `algorithm` cannot run `call`, or None."""
+    reason = _tensor_refusal(call)
+    if reason is not None:
+        return reason
+    if call.config is not None and call.config.algorithm != algorithm:
+        return f"config asks for {call.config.algorithm}"
+    refusals = {"winograd": winograd_refusal, "grouped": grouped_refusal}
+    return refusals[algorithm](call.shape) if algorithm in refusals else None
+
+
+def _tensor_refusal(call: ConvCall) -> str | None:
+    x = call.x
+    if x.device.type != "cpu" or x.dtype != torch.float32:
+        return f"x is {x.dtype} on {x.device}; it needs torch.float32 on cpu"
+    if call.out is not None and not channels_are_dense(call.out):
+        return f"out has strides {call.out.stride()}; it needs the channels of each pixel together"
+    return None
+
+
+def pack(call: ConvCall, config: ConvConfig) -> _C.PackedConv:
+    """The weights of `call`, packed for `config`."""
+    weight = call.weight.detach().contiguous()
+    return _C.PackedConv(
+        weight=array5(weight),
+        groups=call.groups,
+        algorithm=config.algorithm,
+        tile=config.tile,
+        nthreads=threads(),
+    )
+
+
+def run(call: ConvCall, packed: tuple[_C.PackedConv, ConvConfig], scale: Tensor | None = None) -> Tensor:
+    """The convolution of `call` by weights that `pack` made of its own."""
+    weights, config = packed
+    window = call.window
+    out = empty_channels_last(call.x, call.out_shape) if call.out is None else call.out
+    residual = None if call.residual is None else array5(channels_last(call.residual))
+    weights.run(
+        x=array5(channels_last(call.x)),
+        out=array5(out),
+        stride=three(window.stride),
+        pad=three([before for before, _ in window.padding], missing=0),
+        dilation=three(window.dilation),
+        scale=None if scale is None else scale.numpy(),
+        shift=None if call.bias is None else call.bias.detach().contiguous().numpy(),
+        residual=residual,
+        activation=call.activation.number,
+        alpha=call.activation.alpha,
+        beta=call.activation.beta,
+        block=config.block,
+        share=config.share,
+        stream=config.stream,
+        nthreads=threads(),
+    )
+    return out

@@ -1,0 +1,172 @@
+"""Inputs of conv."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from fastnets.ops.conv import OP as OP
+from fastnets.ops.conv import ConvCall
+from fastnets.ops.conv_arguments import Padding, window_of
+from fastnets.ops.conv_choice import ConvConfig
+from fastnets.ops.epilogue import activation_of
+
+
+@dataclass(frozen=True)
+class Case:
+    """`kernel`, `stride` and the like as the caller gives them; `config` None leaves the choice to the op."""
+
+    batch: int
+    cin: int
+    cout: int
+    size: tuple[int, ...]
+    kernel: tuple[int, ...]
+    stride: int | tuple[int, ...] = 1
+    padding: Padding = 0
+    dilation: int | tuple[int, ...] = 1
+    groups: int = 1
+    bias: bool = True
+    residual: bool = False
+    activation: str = "none"
+    config: ConvConfig | None = None
+
+    @property
+    def name(self) -> str:
+        sizes = ["x".join(map(str, size)) for size in (self.size, self.kernel)]
+        parts = [f"n{self.batch}", f"{self.cin}to{self.cout}", sizes[0], f"k{sizes[1]}"]
+        for letter, value, plain in (("s", self.stride, 1), ("p", self.padding, 0), ("d", self.dilation, 1)):
+            if value != plain:
+                parts.append(letter + str(value).replace(", ", ",").strip("()"))
+        parts += [f"g{self.groups}"] if self.groups > 1 else []
+        parts += [] if self.bias else ["plain"]
+        parts += ["residual"] if self.residual else []
+        parts += [self.activation] if self.activation != "none" else []
+        if self.config is not None:
+            tile = "".join(map(str, self.config.tile)) if self.config.algorithm == "winograd" else ""
+            flags = ("share" if self.config.share else "") + ("stream" if self.config.stream else "")
+            parts.append(f"{self.config.algorithm}{tile}b{self.config.block}{flags}")
+        return "-".join(parts)
+
+
+def make(case: Case, seed: int = 0) -> ConvCall:
+    """Normal values, weights scaled as networks are initialised."""
+    random = torch.Generator().manual_seed(seed)
+    weight = torch.randn(case.cout, case.cin // case.groups, *case.kernel, generator=random)
+    x = torch.randn(case.batch, case.cin, *case.size, generator=random)
+    call = ConvCall(
+        x=x,
+        weight=weight / max(1, weight[0].numel()) ** 0.5,
+        bias=torch.randn(case.cout, generator=random) if case.bias else None,
+        residual=None,
+        window=window_of(len(case.size), case.stride, case.padding, case.dilation),
+        groups=case.groups,
+        activation=activation_of("conv", case.activation),
+        config=case.config,
+    )
+    if not case.residual:
+        return call
+    residual = torch.randn(call.out_shape, generator=random)
+    return ConvCall(**{**vars(call), "residual": residual})
+
+
+def tolerance(case: Case, implementation: str) -> float:
+    """F(6) and F(4, 4, 4) lose digits in their transforms; all else is within 1e-5."""
+    large = case.config is None or 6 in case.config.tile or case.config.tile == (4, 4, 4)
+    return 2e-5 if implementation == "winograd" and large else 1e-5
+
+
+def _tiles() -> list[Case]:
+    """Every Winograd tile, over odd sizes, borders and tails."""
+    cases = []
+    for tile in ((1, 2, 2), (1, 4, 4), (1, 6, 6)):
+        for block, share in ((5, False), (28, True)):
+            config = ConvConfig("winograd", tile, block, share)
+            cases += [
+                Case(2, 21, 24, (13, 17), (3, 3), padding=1, residual=True, activation="relu", config=config),
+                Case(1, 3, 37, (9, 31), (3, 3), padding=((2, 0), (0, 3)), dilation=(2, 3), config=config),
+                Case(1, 40, 5, (7, 8), (3, 3), activation="silu", config=config),
+            ]
+    for tile in ((2, 2, 2), (2, 4, 4), (4, 4, 4)):
+        for block, share in ((3, False), (14, True)):
+            config = ConvConfig("winograd", tile, block, share)
+            cases += [
+                Case(2, 21, 21, (6, 7, 9), (3, 3, 3), padding=1, residual=True, activation="relu6", config=config),
+                Case(1, 5, 33, (9, 5, 11), (3, 3, 3), padding=(2, 1, 3), dilation=(2, 1, 3), config=config),
+            ]
+    for outputs in (2, 4, 6):
+        config = ConvConfig("winograd", (1, 1, outputs), 9)
+        column = ConvConfig("winograd", (1, outputs, 1), 9)
+        cases += [
+            Case(1, 19, 18, (37,), (3,), padding=1, dilation=2, config=config),
+            Case(2, 19, 18, (11, 13), (1, 3), padding=(0, 1), config=config),
+            Case(1, 19, 18, (11, 13), (3, 1), padding=(1, 0), activation="gelu", config=column),
+        ]
+    mixed = ConvConfig("winograd", (4, 4, 1), 7)
+    stream, six = ConvConfig("winograd", (1, 4, 4), 14, stream=True), ConvConfig("winograd", (1, 6, 6), 14)
+    return [
+        *cases,
+        Case(1, 8, 32, (6, 7, 5), (3, 3, 1), padding=(1, 1, 0), config=mixed),
+        Case(1, 32, 64, (23, 22), (3, 3), padding=1, config=stream),
+        Case(1, 32, 64, (23, 22), (3, 3), padding=1, groups=2, residual=True, config=six),
+    ]
+
+
+CASES = [
+    # 1x1, in place and gathered, with tails
+    *(Case(1, c, c, (9, 11), (1, 1), activation="relu") for c in (1, 3, 21, 24, 64, 728)),
+    Case(2, 64, 40, (7, 5), (1, 1), stride=2),
+    Case(2, 20, 50, (6, 5, 4), (1, 1, 1), residual=True),
+    Case(1, 16, 16, (5, 6), (1, 1), padding=1),
+    Case(1, 2048, 1000, (1, 1), (1, 1)),
+    # any window
+    Case(1, 3, 64, (40, 41), (7, 7), stride=2, padding=3, activation="relu"),
+    Case(2, 1, 5, (17, 16), (5, 4), padding=((1, 2), (3, 0))),
+    Case(1, 21, 33, (15, 14), (3, 3), stride=2, padding=1, residual=True, activation="leaky"),
+    Case(1, 4, 96, (30, 33), (11, 11), stride=4, padding=2),
+    Case(1, 64, 48, (14, 14), (3, 3), stride=(1, 2), padding=1),
+    Case(2, 13, 7, (50,), (5,), stride=3, padding=2, dilation=2),
+    Case(1, 5, 9, (9, 8, 7), (3, 2, 5), stride=(1, 2, 1), padding=(1, 0, 2), activation="tanh"),
+    Case(1, 1, 16, (12, 12, 12), (3, 3, 3), stride=2, padding=1, bias=False),
+    Case(1, 512, 512, (7, 7), (3, 3), padding=1, activation="relu"),
+    # 3x3 and 3x3x3 by the op's own choice
+    *(Case(1, c, c, (29, 31), (3, 3), padding=1) for c in (1, 3, 21, 24, 64)),
+    Case(1, 728, 728, (9, 9), (3, 3), padding=1),
+    Case(1, 24, 21, (33, 20), (3, 3), padding=16, dilation=16, activation="relu"),
+    Case(1, 16, 24, (7, 9), (3, 3), padding=10, dilation=10),  # dilation larger than the image
+    Case(3, 21, 21, (13, 12, 14), (3, 3, 3), padding=2, dilation=2, activation="relu"),
+    Case(1, 1, 24, (16, 15, 14), (3, 3, 3), padding=1),
+    Case(1, 32, 32, (13, 14, 15), (3, 3, 3), padding=1, residual=True),
+    Case(1, 9, 9, (3, 4, 5), (3, 3, 3), padding=7, dilation=7),
+    Case(1, 32, 32, (20, 20), (1, 3), padding=(0, 1)),
+    Case(1, 32, 32, (20, 20), (7, 1), padding=(3, 0)),
+    # groups
+    *(Case(1, 8 * size, 8 * size, (9, 10), (3, 3), padding=1, groups=8) for size in (1, 2, 3, 4, 8, 16)),
+    Case(2, 12, 24, (8, 7), (3, 3), stride=2, padding=1, groups=4, residual=True, activation="relu"),
+    Case(2, 20, 20, (8, 17), (3, 3), stride=2, padding=1, groups=5, residual=True, activation="silu"),
+    Case(1, 40, 40, (5, 6, 7), (3, 3, 3), padding=2, dilation=2, groups=40),
+    Case(1, 6, 12, (9, 9), (3, 3), padding=1, groups=6),
+    # nothing to do
+    Case(0, 16, 8, (9, 9), (3, 3), padding=1),
+    *_tiles(),
+]
+
+
+def _square(channels: int, size: int, kernel: int = 3, axes: int = 2, **window: int) -> Case:
+    """A layer of a network: equal sides, "same" padding, ReLU."""
+    dilation = window.get("dilation", 1)
+    padding = dilation * (kernel // 2)
+    return Case(1, channels, channels, (size,) * axes, (kernel,) * axes, padding=padding, activation="relu", **window)
+
+
+# What bench/ops.py measures: layers of VGG, U-Net, dilated context nets, 3D U-Net, MeshNet, ResNet.
+BENCH = [
+    *(_square(c, s) for c, s in ((64, 224), (128, 112), (256, 56), (512, 28), (512, 14), (64, 512), (64, 56))),
+    *(_square(64, 128, dilation=d) for d in (2, 4, 8, 16)),
+    *(_square(c, s, axes=3) for c, s in ((32, 96), (32, 48), (64, 48), (128, 24))),
+    *(_square(21, 96, axes=3, dilation=d) for d in (1, 2, 4)),
+    *(_square(c, s, kernel=1) for c, s in ((64, 56), (256, 28), (512, 14), (728, 19))),
+    *(_square(c, s, stride=2) for c, s in ((64, 112), (128, 56), (256, 28))),
+    Case(1, 3, 64, (224, 224), (7, 7), stride=2, padding=3, activation="relu"),
+    _square(128, 56, groups=32),
+]

@@ -1,0 +1,57 @@
+"""Every implementation of every op in tests/cases, at every ISA level, against float64."""
+
+import os
+import subprocess
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+from harness import PLACEMENTS, check, modules
+
+from fastnets import _C
+from fastnets.errors import InputError
+
+ALL = [
+    pytest.param(module, case, implementation, id=f"{module.OP.name}-{implementation}-{case.name}")
+    for module in modules()
+    for implementation in module.OP.names
+    for case in module.CASES
+]
+
+
+@pytest.mark.parametrize(("module", "case", "implementation"), ALL)
+def test_equals_the_reference(module: ModuleType, case: Any, implementation: str) -> None:
+    refusals = {placement: check(module, case, implementation, placement) for placement in PLACEMENTS}
+    assert implementation != "torch" or not any(refusals.values())
+    if all(refusals.values()):
+        pytest.skip(f"refused: {refusals['dense']}")
+
+
+@pytest.mark.parametrize("module", modules(), ids=lambda module: module.OP.name)
+def test_some_kernel_runs_each_case(module: ModuleType) -> None:
+    for case in module.CASES:
+        assert module.OP.choose(module.make(case, seed=0)).name != "torch", case.name
+
+
+@pytest.mark.parametrize("level", _C.available_isas())
+def test_every_isa_level(level: str) -> None:
+    """The same tests in a process of that level: the level is chosen once per process."""
+    if os.environ.get("FASTNETS_ISA") or level == _C.active_isa():
+        pytest.skip("this process runs at that level, or was told its level")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "equals_the_reference", "--no-header", __file__]
+    environment = {**os.environ, "FASTNETS_ISA": level}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("module", modules(), ids=lambda module: module.OP.name)
+def test_forced_implementation(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = module.make(module.CASES[0], seed=0)
+    monkeypatch.setenv("FASTNETS_FORCE_IMPL", f"{module.OP.name}=torch")
+    assert module.OP.choose(call).name == "torch"
+    monkeypatch.setenv("FASTNETS_FORCE_IMPL", "torch")
+    assert module.OP.choose(call).name == "torch"
+    monkeypatch.setenv("FASTNETS_FORCE_IMPL", f"{module.OP.name}=nothing,other=torch")
+    with pytest.raises(InputError, match="FASTNETS_FORCE_IMPL is 'nothing': pass one of"):
+        module.OP.choose(call)
