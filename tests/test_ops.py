@@ -39,7 +39,7 @@ def test_every_isa_level(level: str) -> None:
     """The same tests in a process of that level: the level is chosen once per process."""
     if os.environ.get("FASTNETS_ISA") or level == _C.active_isa():
         pytest.skip("this process runs at that level, or was told its level")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "equals_the_reference", "--no-header", __file__]
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-k", "equals_the_reference", "--no-header", __file__]
     environment = {**os.environ, "FASTNETS_ISA": level}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,9 +1,15 @@
 #include "common/threads.h"
 
-#include <omp.h>
-
 #include <atomic>
 #include <thread>
+
+// libgomp's own interface, which `#pragma omp parallel` becomes under GCC. Called by name, so that Clang uses
+// the same libgomp, the one that torch has loaded, instead of a second runtime whose threads would compete.
+extern "C" {
+void GOMP_parallel(void (*body)(void*), void* data, unsigned threads, unsigned flags);
+int omp_get_thread_num(void);
+int omp_get_num_threads(void);
+}
 
 namespace fastnets {
 namespace {
@@ -48,6 +54,27 @@ int64_t next_item(ThreadContext& context) { return context.team->claim(context.l
 
 void finish(ThreadContext& context) { context.team->leave(context.loops++, context.thread); }
 
+namespace {
+
+// What the threads of a region share. The team's size is known only inside: OpenMP may grant fewer threads.
+struct Region {
+  std::atomic<Team*> team{nullptr};
+  void (*body)(void*, ThreadContext&);
+  void* data;
+};
+
+void enter(void* argument) {
+  Region& region = *static_cast<Region*>(argument);
+  const int thread = omp_get_thread_num(), threads = omp_get_num_threads();
+  if (thread == 0) region.team.store(new Team(threads), std::memory_order_release);
+  Team* team;
+  while ((team = region.team.load(std::memory_order_acquire)) == nullptr) std::this_thread::yield();
+  ThreadContext context{team, thread, threads};
+  region.body(region.data, context);
+}
+
+}  // namespace
+
 void detail::run_team(int nthreads, void (*body)(void*, ThreadContext&), void* data) {
   if (nthreads <= 1) {
     Team team(1);
@@ -55,15 +82,11 @@ void detail::run_team(int nthreads, void (*body)(void*, ThreadContext&), void* d
     body(data, context);
     return;
   }
-  Team* team = nullptr;
-#pragma omp parallel num_threads(nthreads)
-  {
-#pragma omp single
-    team = new Team(omp_get_num_threads());
-    ThreadContext context{team, omp_get_thread_num(), omp_get_num_threads()};
-    body(data, context);
-  }
-  delete team;
+  Region region{};
+  region.body = body;
+  region.data = data;
+  GOMP_parallel(enter, &region, static_cast<unsigned>(nthreads), 0);
+  delete region.team.load();
 }
 
 }  // namespace fastnets

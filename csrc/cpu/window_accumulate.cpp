@@ -1,7 +1,5 @@
 #include "cpu/window_accumulate.h"
 
-#include <omp.h>
-
 #include "cpu/vec.h"
 
 namespace fastnets {
@@ -67,23 +65,21 @@ FASTNETS_INLINE int64_t end_of_run(const WindowBatch& b, int64_t i) {
 }  // namespace
 }  // namespace FASTNETS_LEVEL
 
-void FASTNETS_ENTRY(window_accumulate)(const WindowBatch& b, int nthreads) {
+// Rows are owned, not claimed: see kRows.
+void FASTNETS_ENTRY(window_accumulate)(const WindowBatch& b, ThreadContext& context) {
   using namespace FASTNETS_LEVEL;
-#pragma omp parallel num_threads(nthreads)
-  {
-    const int thread = omp_get_thread_num(), threads = omp_get_num_threads();
-    for (int64_t from = 0, to = 0; from < b.count; from = to) {
-      to = end_of_run(b, from);
-      const int64_t* start = b.starts + 4 * from;
-      for (int64_t line = 0; line < b.lines; ++line) {
-        for (int64_t z = 0; z < b.depth; ++z) {
-          // Planes and lines are turned against each other, so that a flat window still fills every thread.
-          const int64_t turn = (start[1] + z + line) % threads;
-          accumulate_plane(b, from, to, line, z, start[2] + turn * kRows, thread, threads);
-        }
+  for (int64_t from = 0, to = 0; from < b.count; from = to) {
+    to = end_of_run(b, from);
+    const int64_t* start = b.starts + 4 * from;
+    for (int64_t line = 0; line < b.lines; ++line) {
+      for (int64_t z = 0; z < b.depth; ++z) {
+        // Planes and lines are turned against each other, so that a flat window still fills every thread.
+        const int64_t turn = (start[1] + z + line) % context.threads;
+        accumulate_plane(b, from, to, line, z, start[2] + turn * kRows, context.thread, context.threads);
       }
     }
   }
+  finish(context);
 }
 
 }  // namespace fastnets

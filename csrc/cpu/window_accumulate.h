@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "common/threads.h"
 #include "cpu/isa.h"
 
 namespace fastnets {
@@ -28,6 +29,6 @@ struct WindowBatch {
   float floor;
 };
 
-FASTNETS_DECLARE(void, window_accumulate, (const WindowBatch& batch, int nthreads));
+FASTNETS_DECLARE(void, window_accumulate, (const WindowBatch& batch, ThreadContext& context));
 
 }  // namespace fastnets

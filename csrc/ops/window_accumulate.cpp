@@ -111,7 +111,8 @@ void window_accumulate(py::array out, const py::array& windows, const py::array&
   batch.floor = weight.floor;
   const auto kernel = FASTNETS_CALL(window_accumulate);
   const py::gil_scoped_release release;
-  kernel(batch, windows.size() < kParallelElements ? 1 : nthreads);
+  run_team(windows.size() < kParallelElements ? 1 : nthreads,
+           [&](ThreadContext& context) { kernel(batch, context); });
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 // so there is no kernel a level: the C library has its own.
 #include <cstring>
 
+#include "common/threads.h"
 #include "ops/windows.h"
 
 namespace fastnets {
@@ -32,22 +33,23 @@ void window_gather(py::array windows, const py::array& image, const py::array& s
   const int64_t bytes = item * to.shape[4] * (pixels ? to.shape[1] : 1);
   auto* const target = static_cast<char*>(windows.mutable_data());
   const auto* const source = static_cast<const char*>(image.data());
-  const int threads = windows.nbytes() < kParallelBytes ? 1 : nthreads;
   const py::gil_scoped_release release;
-#pragma omp parallel for collapse(4) num_threads(threads)
-  for (int64_t i = 0; i < to.shape[0]; ++i) {
-    for (int64_t line = 0; line < lines; ++line) {
-      for (int64_t z = 0; z < to.shape[2]; ++z) {
-        for (int64_t y = 0; y < to.shape[3]; ++y) {
-          const int64_t* p = places.data() + 4 * i;
-          const int64_t at = i * to.strides[0] + line * to.strides[1] + z * to.strides[2] + y * to.strides[3];
-          const int64_t in = p[0] * from.strides[0] + line * from.strides[1] + (p[1] + z) * from.strides[2] +
-                             (p[2] + y) * from.strides[3] + p[3] * from.strides[4];
-          std::memcpy(target + at * item, source + in * item, static_cast<size_t>(bytes));
-        }
+  run_team(windows.nbytes() < kParallelBytes ? 1 : nthreads, [&](ThreadContext& context) {
+    const int64_t planes = lines * to.shape[2];
+    for (int64_t plane; (plane = next_item(context)) < to.shape[0] * planes;) {
+      const int64_t i = plane / planes, line = plane % planes / to.shape[2], z = plane % to.shape[2];
+      const int64_t* p = places.data() + 4 * i;
+      char* at = target + item * (i * to.strides[0] + line * to.strides[1] + z * to.strides[2]);
+      const char* in =
+          source + item * (p[0] * from.strides[0] + line * from.strides[1] + (p[1] + z) * from.strides[2] +
+                           p[2] * from.strides[3] + p[3] * from.strides[4]);
+      for (int64_t y = 0; y < to.shape[3]; ++y) {
+        std::memcpy(at + item * y * to.strides[3], in + item * y * from.strides[3],
+                    static_cast<size_t>(bytes));
       }
     }
-  }
+    finish(context);
+  });
 }
 
 }  // namespace
