@@ -45,7 +45,7 @@ def work(library: str, threads: int) -> None:
             ready = int(number)
             try:
                 run, result = LIBRARIES[library](case, threads)
-                state = 0.0 if correct(case, result()) else WRONG
+                state = 0.0 if correct(library, case, result()) else WRONG
             except Exception as error:  # a peer that lacks the op is a row without it
                 print(f"{library}: {case.name}: {error!r}", file=sys.stderr)
                 state = FAILED
@@ -57,10 +57,13 @@ def work(library: str, threads: int) -> None:
 
 
 @torch.inference_mode()
-def correct(case: Case, actual: torch.Tensor) -> bool:
-    """Within 1e-4 of the float64 result, which leaves room for a chain of Winograd layers."""
-    expected = torch_chain(case).double()(inputs(case).double())
-    return float((actual.double() - expected).norm() / expected.norm()) < 1e-4
+def correct(library: str, case: Case, actual: torch.Tensor) -> bool:
+    """Whether the chain gives torch's float32 result: ours to 1e-4, a peer's to what it calls fp32.
+
+    ncnn's Winograd is at 6e-4 after four layers. Our own errors to float64 are what tests/test_ops.py measures.
+    """
+    expected = torch_chain(case)(inputs(case))
+    return float((actual - expected).norm() / expected.norm()) < (1e-4 if library == "fastnets" else 2e-3)
 
 
 def measure(workers: dict[str, subprocess.Popen[str]], number: int, repeats: int, clock: str) -> dict[str, list[float]]:

@@ -17,6 +17,8 @@ TILES: dict[int, tuple[Axes, ...]] = {
     2: ((1, 2, 2), (1, 4, 4), (1, 6, 6)),
     3: ((2, 2, 2), (2, 4, 4), (4, 4, 4)),
 }
+STRIDED_TILE: Axes = (1, 3, 3)
+"""The tile of two axes with stride 2; 7 points along each."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class ConvConfig:
 
     Args:
         algorithm: "product", "winograd" or "grouped".
-        tile: Winograd's outputs along z, y, x; 1 along axes with kernel 1.
+        tile: Winograd's outputs along z, y, x; 1 along axes with kernel 1, and 3 along those with stride 2.
         block: output pixels (product) or tiles (winograd) of a work item.
         share: Winograd: the threads share transformed tiles and split the output channels.
         stream: stores past the caches.
@@ -70,11 +72,17 @@ def choose(shape: ConvShape, nthreads: int, algorithm: str | None = None) -> Con
 
 def winograd_refusal(shape: ConvShape) -> str | None:
     """Why Winograd's algorithm cannot run `shape`."""
-    if shape.stride != (1, 1, 1):
-        return f"stride is {shape.stride}; it needs 1"
     if any(k not in (1, 3) for k in shape.kernel) or shape.kernel == (1, 1, 1):
         return f"kernel is {shape.kernel}; it needs 3 along some axes and 1 along the others"
+    if shape.stride != (1, 1, 1) and not _is_strided(shape):
+        return f"stride is {shape.stride}; it needs 1, or 2 along two axes with kernel 3 and without dilation"
     return None
+
+
+def _is_strided(shape: ConvShape) -> bool:
+    axes = [axis for axis in range(3) if shape.kernel[axis] == 3]
+    strides = tuple(2 if axis in axes else 1 for axis in range(3))
+    return len(axes) == 2 and shape.stride == strides and all(shape.dilation[axis] == 1 for axis in axes)
 
 
 def grouped_refusal(shape: ConvShape) -> str | None:
@@ -92,7 +100,7 @@ def tiles_of(shape: ConvShape) -> tuple[Axes, ...]:
     """The Winograd tiles for the kernel of `shape`, in its own order of axes."""
     axes = [axis for axis in range(3) if shape.kernel[axis] == 3]
     found = []
-    for tile in TILES[len(axes)]:
+    for tile in (STRIDED_TILE,) if _is_strided(shape) else TILES[len(axes)]:
         values = [1, 1, 1]
         for axis, outputs in zip(axes, tile[3 - len(axes) :], strict=True):
             values[axis] = outputs
@@ -129,7 +137,7 @@ def _tile_count(shape: ConvShape, tile: Axes) -> int:
 
 
 def _points(tile: Axes) -> int:
-    return math.prod(t + 2 if t > 1 else 1 for t in tile)
+    return math.prod({1: 1, 3: 7}.get(outputs, outputs + 2) for outputs in tile)
 
 
 def _winograd_cost(shape: ConvShape, tile: Axes) -> float:
