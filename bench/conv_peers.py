@@ -152,14 +152,19 @@ def ncnn(case: Case, threads: int) -> tuple[Run, Callable[[], torch.Tensor]]:
         net.load_model(str(model))
     finally:
         model.unlink()
-    x = library.Mat(np.ascontiguousarray(inputs(case)[0].numpy())).clone()  # its own memory
+    image = inputs(case)[0].numpy().copy()
+    x = library.Mat(image)  # reads the memory of `image`
 
-    def run() -> Any:
+    def run() -> tuple[Any, Any]:
         extractor = net.create_extractor()
         extractor.input("b0", x)
-        return extractor.extract(f"b{count}")[1]
+        return extractor.extract(f"b{count}")[1], (extractor, image)  # which own the memory
 
-    return run, lambda: torch.from_numpy(np.array(run()))[None]
+    def result() -> torch.Tensor:
+        y, _owners = run()
+        return torch.from_numpy(np.array(y))[None]
+
+    return run, result
 
 
 LIBRARIES = {

@@ -195,7 +195,8 @@ def test_the_choice_follows_the_shape() -> None:
     assert algorithm(out=(24, 24, 24), kernel=(3, 3, 3)) == "winograd"
     assert algorithm(dilation=(1, 8, 8)) == "winograd"
     assert algorithm(kernel=(1, 1, 1)) == "product"
-    assert algorithm(stride=(1, 2, 2)) == "product"
+    assert algorithm(stride=(1, 2, 2)) == "winograd"
+    assert algorithm(stride=(1, 3, 3)) == "product"
     assert algorithm(out=(1, 5, 5), dilation=(1, 7, 7)) == "product"  # each tile would hold one output
     assert algorithm(cin=8, cout=8, groups=2) == "grouped"
 
@@ -214,7 +215,7 @@ def test_wrong_arguments_are_named() -> None:
         ({"activation": "square"}, "activation is 'square'"),
         ({"implementation": "cuda"}, "implementation is 'cuda': pass one of winograd, grouped, product, torch"),
         ({"implementation": "grouped"}, "'grouped' cannot run: 4 channels to 6 in 1 groups"),
-        ({"implementation": "winograd", "stride": 2}, r"'winograd' cannot run: stride is \(1, 2, 2\); it needs 1"),
+        ({"implementation": "winograd", "stride": 3}, r"'winograd' cannot run: stride is \(1, 3, 3\); it needs 1"),
     ):
         with pytest.raises(InputError, match=message):
             conv(**{"x": x, "weight": weight, **wrong})

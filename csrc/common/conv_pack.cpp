@@ -11,6 +11,9 @@ namespace {
 // (arXiv:1509.09308) with the points 0, 1, -1, 2, -2, 1/2, -1/2 and infinity. F(1) is an axis left as it is.
 constexpr double kOne[1][3] = {{1, 0, 0}};
 constexpr double kTwo[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
+// Stride 2: F(3, 2) of the outer taps, and the middle tap for each of the three odd inputs.
+constexpr double kThree[7][3] = {{1, 0, 0}, {0.5, 0, 0.5}, {0.5, 0, -0.5}, {0, 0, 1},
+                                 {0, 1, 0}, {0, 1, 0},     {0, 1, 0}};
 constexpr double kFour[6][3] = {{1.0 / 4, 0, 0},
                                 {-1.0 / 6, -1.0 / 6, -1.0 / 6},
                                 {-1.0 / 6, 1.0 / 6, -1.0 / 6},
@@ -35,6 +38,8 @@ KernelTransform kernel_transform(int tile) {
   switch (tile) {
     case 2:
       return {kTwo, 4, 3};
+    case 3:
+      return {kThree, 7, 3};
     case 4:
       return {kFour, 6, 3};
     case 6:

@@ -38,7 +38,7 @@ struct ConvCall {
   const float* weights;  // packed for the kernel that is called, by the same ISA level
   Epilogue epilogue;
   int64_t block;  // output pixels (product, grouped) or tiles (winograd) of an item
-  int tile[3];    // winograd: outputs of a tile along z, y, x
+  int tile[3];    // winograd: outputs of a tile along z, y, x; 3 along axes of stride 2
   bool share;     // winograd: threads share transformed tiles and split the output channels
   bool stream;    // store past the caches: for outputs that do not fit into them
 };

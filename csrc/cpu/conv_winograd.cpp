@@ -1,4 +1,4 @@
-// Winograd convolution of stride 1, in 1, 2 or 3 axes, with any dilation.
+// Winograd convolution of stride 1, in 1, 2 or 3 axes, with any dilation; and of stride 2 in 2.
 //
 // An item is a block of tiles: their transforms V, the products M of each panel of output channels and the
 // output transform stay in L2. Tiles are read through a table of pixel pointers in which everything outside
@@ -126,13 +126,13 @@ FASTNETS_INLINE void find_pixels(const Plan& plan, const Own& own, int64_t index
   const Tile tile = tile_at(plan, own, index);
   const float* x = plan.call.x + tile.image * stride[0] + group * plan.cin;
   for (int i = 0; i < plan.kind.points[0]; ++i) {
-    const int64_t z = tile.at[0] - s.pad[0] + i * s.dilation[0];
+    const int64_t z = tile.at[0] * s.stride[0] - s.pad[0] + i * s.dilation[0];
     for (int j = 0; j < plan.kind.points[1]; ++j) {
-      const int64_t y = tile.at[1] - s.pad[1] + j * s.dilation[1];
+      const int64_t y = tile.at[1] * s.stride[1] - s.pad[1] + j * s.dilation[1];
       const bool inside = z >= 0 && z < s.in[0] && y >= 0 && y < s.in[1];
       const float* line = x + z * stride[1] + y * stride[2];
       for (int k = 0; k < plan.kind.points[2]; ++k) {
-        const int64_t column = tile.at[2] - s.pad[2] + k * s.dilation[2];
+        const int64_t column = tile.at[2] * s.stride[2] - s.pad[2] + k * s.dilation[2];
         *pixel++ = inside && column >= 0 && column < s.in[2] ? line + column * stride[3] : own.zeros;
       }
     }

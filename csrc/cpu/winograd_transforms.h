@@ -2,7 +2,8 @@
 // three. Included by conv_winograd.cpp only.
 //
 // Matrices after Lavin and Gray (arXiv:1509.09308), factored by the symmetry of the points +p and -p; U is
-// computed by common/conv_pack.cpp. F(m) makes m outputs of m + 2 inputs; F(1) is an axis left as it is.
+// computed by common/conv_pack.cpp. F(m) makes m outputs of m + 2 inputs; F(1) is an axis left as it is, and
+// F(3) one of stride 2. kAdvance: inputs from a tile to the next.
 #pragma once
 
 #include "cpu/activation.h"
@@ -26,7 +27,7 @@ struct Axis;
 
 template <>
 struct Axis<1> {
-  static constexpr int kPoints = 1;
+  static constexpr int kPoints = 1, kAdvance = 1;
   template <class V>
   static FASTNETS_INLINE void input(V*) {}
   template <class V>
@@ -35,7 +36,7 @@ struct Axis<1> {
 
 template <>
 struct Axis<2> {
-  static constexpr int kPoints = 4;
+  static constexpr int kPoints = 4, kAdvance = 2;
   template <class V>
   static FASTNETS_INLINE void input(V* d) {
     const V sum = d[1] + d[2], difference = d[2] - d[1];
@@ -51,9 +52,35 @@ struct Axis<2> {
   }
 };
 
+// Stride 2: 3 outputs of 7 inputs. Its even inputs meet two taps of the kernel, which is F(3, 2) with the
+// points 0, 1, -1 and infinity; its odd ones meet one tap. So 7 products instead of 9.
+template <>
+struct Axis<3> {
+  static constexpr int kPoints = 7, kAdvance = 6;
+  template <class V>
+  static FASTNETS_INLINE void input(V* d) {
+    const V sum = d[2] + d[4], difference = d[4] - d[2], last = d[6] - d[2];
+    const V odd0 = d[1], odd1 = d[3], odd2 = d[5];
+    d[0] = d[0] - d[4];
+    d[1] = sum;
+    d[2] = difference;
+    d[3] = last;
+    d[4] = odd0;
+    d[5] = odd1;
+    d[6] = odd2;
+  }
+  template <class V>
+  static FASTNETS_INLINE void output(V* m) {
+    const V sum = m[1] + m[2], difference = m[1] - m[2];
+    m[0] = (m[0] + sum) + m[4];
+    m[1] = difference + m[5];
+    m[2] = (sum + m[3]) + m[6];
+  }
+};
+
 template <>
 struct Axis<4> {
-  static constexpr int kPoints = 6;
+  static constexpr int kPoints = 6, kAdvance = 4;
   template <class V>
   static FASTNETS_INLINE void input(V* d) {
     const V even1 = add_times(d[4], -4.0F, d[2]), odd1 = add_times(d[3], -4.0F, d[1]);
@@ -77,7 +104,7 @@ struct Axis<4> {
 
 template <>
 struct Axis<6> {
-  static constexpr int kPoints = 8;
+  static constexpr int kPoints = 8, kAdvance = 6;
   template <class V>
   static FASTNETS_INLINE void input(V* d) {
     const V first = add_times(d[0] - d[6], 5.25F, d[4] - d[2]);
@@ -172,9 +199,10 @@ __attribute__((noinline)) void transform_input(const TileSource& source, float* 
     const float* const* const ahead = last ? source.next : source.pixel;
     if (ahead != nullptr) {
       const int64_t to = last ? 0 : c + Vec::width;
-      for (int line = 0; line < kLines; ++line) {  // the first two columns are those of the tile before
+      for (int line = 0; line < kLines; ++line) {  // the first columns are those of the tile before
 #pragma GCC unroll 8
-        for (int x = kPx - kX; x < kPx; ++x) __builtin_prefetch(ahead[line * kPx + x] + to, 0, 3);
+        for (int x = kPx - Axis<kX>::kAdvance; x < kPx; ++x)
+          __builtin_prefetch(ahead[line * kPx + x] + to, 0, 3);
       }
     }
     if (lanes > Half::width) {
@@ -300,8 +328,9 @@ struct TileKind {
 
 // Kernels 3x3 and 3x3x3, and 1x3; 3x1 and others come to these by exchanging axes.
 constexpr TileKind kTiles[] = {FASTNETS_TILE(1, 1, 2), FASTNETS_TILE(1, 1, 4), FASTNETS_TILE(1, 1, 6),
-                               FASTNETS_TILE(1, 2, 2), FASTNETS_TILE(1, 4, 4), FASTNETS_TILE(1, 6, 6),
-                               FASTNETS_TILE(2, 2, 2), FASTNETS_TILE(2, 4, 4), FASTNETS_TILE(4, 4, 4)};
+                               FASTNETS_TILE(1, 2, 2), FASTNETS_TILE(1, 3, 3), FASTNETS_TILE(1, 4, 4),
+                               FASTNETS_TILE(1, 6, 6), FASTNETS_TILE(2, 2, 2), FASTNETS_TILE(2, 4, 4),
+                               FASTNETS_TILE(4, 4, 4)};
 
 }  // namespace
 }  // namespace FASTNETS_LEVEL

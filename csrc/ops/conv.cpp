@@ -114,8 +114,9 @@ class PackedConv {
       s.pad[i] = pad[axis], s.dilation[i] = dilation[axis];
       require(s.stride[i] >= 1 && s.dilation[i] >= 1 && s.pad[i] >= 0,
               "conv: strides and dilations must be 1 or more, and padding 0 or more");
-      require(algorithm_ != "winograd" || s.stride[i] == 1,
-              "conv: winograd needs stride 1: pass algorithm product");
+      require(algorithm_ != "winograd" ||
+                  (tile_[i] == 3 ? s.stride[i] == 2 && s.dilation[i] == 1 : s.stride[i] == 1),
+              "conv: winograd needs stride 1, or tiles of 3 along axes of stride 2 without dilation");
       call.tile[i] = tile_[i];
     }
     set_strides(x, order_, call.x_stride);
@@ -154,13 +155,13 @@ class PackedConv {
 
   void require_tile(const ConvWeights& w) const {
     for (int i = 0; i < 3; ++i) {
-      const bool known = tile_[i] == 1 || tile_[i] == 2 || tile_[i] == 4 || tile_[i] == 6;
+      const bool known = tile_[i] >= 1 && tile_[i] <= 6 && tile_[i] != 5;
       require(known && w.kernel[i] == (tile_[i] == 1 ? 1 : 3),
-              "conv: winograd needs tiles of 2, 4 or 6 along axes with kernel 3, and 1 along those with "
+              "conv: winograd needs tiles of 2, 3, 4 or 6 along axes with kernel 3, and 1 along those with "
               "kernel 1");
     }
-    const std::array<int, 3> made[] = {{1, 1, 2}, {1, 1, 4}, {1, 1, 6}, {1, 2, 2}, {1, 4, 4},
-                                       {1, 6, 6}, {2, 2, 2}, {2, 4, 4}, {4, 4, 4}};
+    const std::array<int, 3> made[] = {{1, 1, 2}, {1, 1, 4}, {1, 1, 6}, {1, 2, 2}, {1, 3, 3},
+                                       {1, 4, 4}, {1, 6, 6}, {2, 2, 2}, {2, 4, 4}, {4, 4, 4}};
     const std::array<int, 3> mine{tile_[0], tile_[1], tile_[2]};
     require(std::find(std::begin(made), std::end(made), mine) != std::end(made),
             "conv: there is no winograd kernel for this mixture of tiles");

@@ -87,6 +87,13 @@ def _tiles() -> list[Case]:
                 Case(1, 3, 37, (9, 31), (3, 3), padding=((2, 0), (0, 3)), dilation=(2, 3), config=config),
                 Case(1, 40, 5, (7, 8), (3, 3), activation="silu", config=config),
             ]
+    for block, share in ((5, False), (28, True)):
+        config = ConvConfig("winograd", (1, 3, 3), block, share)
+        cases += [
+            Case(2, 21, 24, (13, 17), (3, 3), 2, padding=1, residual=True, activation="relu", config=config),
+            Case(1, 3, 37, (9, 30), (3, 3), 2, padding=((2, 0), (0, 3)), config=config),
+            Case(1, 9, 40, (3, 8, 7), (1, 3, 3), (1, 2, 2), config=config),
+        ]
     for tile in ((2, 2, 2), (2, 4, 4), (4, 4, 4)):
         for block, share in ((3, False), (14, True)):
             config = ConvConfig("winograd", tile, block, share)
