@@ -24,7 +24,7 @@ class ConvConfig:
     """How a convolution runs.
 
     Args:
-        algorithm: "product", "winograd" or "grouped".
+        algorithm: "product", "winograd", "grouped" or "depthwise".
         tile: Winograd's outputs along z, y, x; 1 along axes with kernel 1.
         block: output pixels (product) or tiles (winograd) of a work item.
         share: Winograd: the threads share transformed tiles and split the output channels.
@@ -59,6 +59,8 @@ class ConvShape:
 def choose(shape: ConvShape, nthreads: int, algorithm: str | None = None) -> ConvConfig:
     """The cheapest configuration, of `algorithm` where it is given, which must be able to run."""
     candidates: list[tuple[float, ConvConfig]] = []
+    if algorithm == "depthwise" or (algorithm is None and depthwise_refusal(shape) is None and shape.groups > 1):
+        return ConvConfig("depthwise", stream=_exceeds_cache(shape))
     if algorithm in (None, "grouped") and grouped_refusal(shape) is None:
         return ConvConfig("grouped")
     if algorithm in (None, "product"):
@@ -74,6 +76,13 @@ def winograd_refusal(shape: ConvShape) -> str | None:
         return f"stride is {shape.stride}; it needs 1"
     if any(k not in (1, 3) for k in shape.kernel) or shape.kernel == (1, 1, 1):
         return f"kernel is {shape.kernel}; it needs 3 along some axes and 1 along the others"
+    return None
+
+
+def depthwise_refusal(shape: ConvShape) -> str | None:
+    """Why the depthwise kernel cannot run `shape`."""
+    if shape.groups != shape.cin:
+        return f"{shape.cin} channels are in {shape.groups} groups; it needs one a group"
     return None
 
 
