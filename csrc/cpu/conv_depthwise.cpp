@@ -1,7 +1,8 @@
-// Depthwise convolution: each input channel has `multiplier` outputs of its own. Any kernel, stride and dilation.
+// Depthwise convolution: each input channel has `multiplier` outputs of its own. Any kernel, stride and
+// dilation.
 //
-// An item is a block of output rows that read the same few lines of the input, so that these stay in L2 from one
-// row to the next. With dilation d, rows d apart share lines: rows are taken in that order.
+// An item is a block of output rows that read the same few lines of the input, so that these stay in L2 from
+// one row to the next. With dilation d, rows d apart share lines: rows are taken in that order.
 #include "cpu/depthwise_row.h"
 
 namespace fastnets {
@@ -26,7 +27,8 @@ struct Interleaved {
 struct Plan {
   RowPlan row;
   Interleaved z;
-  // Items: images, by chunks of pairs of rows, of z, and of channels where there are too few rows for the threads
+  // Items: images, by chunks of pairs of rows, of z, and of channels where there are too few rows for the
+  // threads
   int64_t y_chunks, z_chunks, channel_chunks;
 
   Plan(const ConvCall& call, int threads) : row(call) {
@@ -47,8 +49,8 @@ struct Plan {
 };
 
 // The vectors [from, to) of a pair of output rows.
-void run_pair(const Plan& plan, RowTables& tables, int64_t image, int64_t z, const RowPair& rows, int64_t from,
-              int64_t to) {
+void run_pair(const Plan& plan, RowTables& tables, int64_t image, int64_t z, const RowPair& rows,
+              int64_t from, int64_t to) {
   const ConvCall& call = plan.row.call;
   const Epilogue& epilogue = call.epilogue;
   const int64_t *stride = call.y_stride, *residual_stride = epilogue.residual_stride;
@@ -100,8 +102,9 @@ void FASTNETS_ENTRY(conv_depthwise)(const ConvCall& call, void* scratch, ThreadC
     const int64_t y_end = plan.row.pairs * (y_chunk + 1) / plan.y_chunks;
     for (int64_t z = plan.z.size * z_chunk / plan.z_chunks; z < z_end; ++z) {
       for (int64_t y = plan.row.pairs * y_chunk / plan.y_chunks; y < y_end; ++y) {
-        run_pair(plan, tables, image, plan.z.at(z), tables.pair[y], plan.row.vectors * channels / plan.channel_chunks,
-                plan.row.vectors * (channels + 1) / plan.channel_chunks);
+        run_pair(plan, tables, image, plan.z.at(z), tables.pair[y],
+                 plan.row.vectors * channels / plan.channel_chunks,
+                 plan.row.vectors * (channels + 1) / plan.channel_chunks);
       }
     }
   }

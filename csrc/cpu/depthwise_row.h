@@ -1,14 +1,15 @@
 // Rows of a depthwise convolution. Included by kernel files only: conv_depthwise.cpp writes them to pixels,
 // separable.cpp to the panel of a product.
 //
-// A row is cut into segments of up to kSegment outputs whose sums stay in registers, for one vector of channels
-// after another. Taps outside of the image are left out, not read as zeros: lines when the row starts, columns by
-// a branch that goes the same way for every line and vector of a segment.
+// A row is cut into segments of up to kSegment outputs whose sums stay in registers, for one vector of
+// channels after another. Taps outside of the image are left out, not read as zeros: lines when the row
+// starts, columns by a branch that goes the same way for every line and vector of a segment.
 //
 // With stride s and dilation d along an axis, outputs that are d / gcd(s, d) apart form a convolution without
-// dilation and of stride s / gcd(s, d): neighbours of it share inputs. Along x that is the pattern Shared, for kernels
-// of 3 and 5, which loads each input once; all others are Unshared and load it once a tap. Along y two rows run as
-// a pair where their stride is 1: the kernel is bound by what L1 takes from L2, and a pair reads 4 lines, not 6.
+// dilation and of stride s / gcd(s, d): neighbours of it share inputs. Along x that is the pattern Shared,
+// for kernels of 3 and 5, which loads each input once; all others are Unshared and load it once a tap. Along
+// y two rows run as a pair where their stride is 1: the kernel is bound by what L1 takes from L2, and a pair
+// reads 4 lines, not 6.
 #pragma once
 
 #include "common/scratch.h"
@@ -231,8 +232,8 @@ struct Shared {
 
   // A line's part in the rows [kFrom, kTo).
   template <int kFrom, int kTo, bool kInside, int kRows, int kCount, class Source>
-  static FASTNETS_INLINE void add_line(const Work& work, const Source& source, const float* line, const float* first,
-                                       const float* second, Vec (&sum)[kRows][kCount]) {
+  static FASTNETS_INLINE void add_line(const Work& work, const Source& source, const float* line,
+                                       const float* first, const float* second, Vec (&sum)[kRows][kCount]) {
     Vec weight[kRows][kWidth];
 #pragma GCC unroll 2
     for (int r = kFrom; r < kTo; ++r) {
@@ -354,7 +355,8 @@ FASTNETS_INLINE SegmentKernel segment_kernel(const RowPlan& plan, int64_t count,
 FASTNETS_INLINE void run(const RowPlan& plan, const RowTables& tables, int64_t index, bool pair, int64_t from,
                          int64_t to, const Place& place, const Epilogue& epilogue) {
   const Segment& segment = tables.segment[index];
-  const Work work{plan, tables, tables.column + index * plan.columns, plan.input_pixel(), segment.inside != 0, from, to};
+  const Work work{plan, tables, tables.column + index * plan.columns, plan.input_pixel(), segment.inside != 0,
+                  from, to};
   segment_kernel(plan, segment.count, pair)(work, place, epilogue);
 }
 

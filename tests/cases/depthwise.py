@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-
 from cases.conv import Case as ConvCase
 from cases.conv import make as make_conv
+
 from fastnets.ops.conv_arguments import ConvCall, Padding
 from fastnets.ops.conv_choice import ConvConfig
 from fastnets.ops.depthwise import OP as OP
