@@ -103,7 +103,8 @@ int64_t packed_winograd_floats(const ConvWeights& w, const int tile[3], int lane
   return w.groups * Panels(w, lanes).padded() * w.cin * points;
 }
 
-void pack_winograd(const ConvWeights& w, const int tile[3], int lanes, float* packed, ThreadContext& context) {
+void pack_winograd(const ConvWeights& w, const int tile[3], int lanes, float* packed,
+                   ThreadContext& context) {
   const Panels panels(w, lanes);
   const KernelTransform z = kernel_transform(tile[0]), y = kernel_transform(tile[1]),
                         x = kernel_transform(tile[2]);

@@ -20,8 +20,8 @@ struct ConvWeights {
 int64_t packed_product_floats(const ConvWeights& weights, int lanes);
 void pack_product(const ConvWeights& weights, int lanes, float* packed, ThreadContext& context);
 
-// [group][panel][xi][cin][panel lanes]: the weights of each panel transformed to the (tile + kernel - 1) points
-// along each axis. Along an axis whose tile is 1 the kernel must be 1. Computed in double.
+// [group][panel][xi][cin][panel lanes]: the weights of each panel transformed to the (tile + kernel - 1)
+// points along each axis. Along an axis whose tile is 1 the kernel must be 1. Computed in double.
 int64_t packed_winograd_floats(const ConvWeights& weights, const int tile[3], int lanes);
 void pack_winograd(const ConvWeights& weights, const int tile[3], int lanes, float* packed,
                    ThreadContext& context);

@@ -1,5 +1,5 @@
-// Scratch memory comes from the caller: a kernel has a function that says how many bytes it needs, and cuts them
-// into aligned slices with an Arena.
+// Scratch memory comes from the caller: a kernel has a function that says how many bytes it needs, and cuts
+// them into aligned slices with an Arena.
 #pragma once
 
 #include <cstddef>
@@ -34,8 +34,8 @@ class Arena {
   char* next_;
 };
 
-// Aligned memory that only grows. A binding keeps one per calling thread: fresh pages for each call would cost
-// more than a small layer.
+// Aligned memory that only grows. A binding keeps one per calling thread: fresh pages for each call would
+// cost more than a small layer.
 class Buffer {
  public:
   Buffer() = default;

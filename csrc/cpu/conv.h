@@ -1,9 +1,9 @@
 // Convolution of channels-last fp32 tensors by packed weights. One description for 1, 2 and 3 spatial axes:
 // z, y, x, where a missing axis has size 1, kernel 1, stride 1, dilation 1 and no padding.
 //
-// Four kernels compute it: conv_product.cpp (any), conv_winograd.cpp (stride 1, kernel 3 along the axes that it
-// transforms and 1 along the others), conv_grouped.cpp (few channels a group) and conv_depthwise.cpp (one). Weights are packed for one of
-// them by conv_pack.cpp.
+// Four kernels compute it: conv_product.cpp (any), conv_winograd.cpp (stride 1, kernel 3 along the axes that
+// it transforms and 1 along the others), conv_grouped.cpp (few channels a group) and conv_depthwise.cpp
+// (one). Weights are packed for one of them by conv_pack.cpp.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,8 @@
 
 namespace fastnets {
 
-// A panel of packed weights is this many vectors of output channels; the last one of a group may be one vector.
+// A panel of packed weights is this many vectors of output channels; the last one of a group may be one
+// vector.
 constexpr int kPanelVectors = 2;
 
 struct ConvShape {
@@ -36,10 +37,10 @@ struct ConvCall {
   int64_t y_stride[4];
   const float* weights;  // packed for the kernel that is called, by the same ISA level
   Epilogue epilogue;
-  int64_t block;   // output pixels (product, grouped) or tiles (winograd) of an item
-  int tile[3];     // winograd: outputs of a tile along z, y, x
-  bool share;      // winograd: threads share transformed tiles and split the output channels
-  bool stream;     // store past the caches: for outputs that do not fit into them
+  int64_t block;  // output pixels (product, grouped) or tiles (winograd) of an item
+  int tile[3];    // winograd: outputs of a tile along z, y, x
+  bool share;     // winograd: threads share transformed tiles and split the output channels
+  bool stream;    // store past the caches: for outputs that do not fit into them
 };
 
 // Lanes of a vector at this level.

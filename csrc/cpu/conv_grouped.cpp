@@ -1,7 +1,8 @@
 // Grouped convolution with as many outputs as inputs a group, a divisor of the vector width: 4, 8, 16, or 1.
 //
 // A vector holds whole groups. Input channel c of each group is brought to the lanes of its outputs by one
-// permutation in registers, so no multiplication is wasted; as a product, groups of 4 would use 4 of 16 lanes.
+// permutation in registers, so no multiplication is wasted; as a product, groups of 4 would use 4 of 16
+// lanes.
 #include "common/scratch.h"
 #include "cpu/activation.h"
 #include "cpu/conv.h"
@@ -37,7 +38,8 @@ struct Own {
   const float** pixels;  // [taps][kSegment]
 };
 
-// A segment of an output row: the pixels of x under each tap, those past the end of the row included as zeros.
+// A segment of an output row: the pixels of x under each tap, those past the end of the row included as
+// zeros.
 void find_pixels(const Plan& plan, const Own& own, int64_t image, int64_t oz, int64_t oy, int64_t ox) {
   const ConvShape& s = plan.s;
   const int64_t* stride = plan.call.x_stride;
@@ -59,7 +61,8 @@ void find_pixels(const Plan& plan, const Own& own, int64_t image, int64_t oz, in
 }
 
 // kSegment outputs of the vector of channels from `channel` on.
-FASTNETS_INLINE void sum_taps(const Plan& plan, const Own& own, int64_t channel, int lanes, Vec (&sum)[kSegment]) {
+FASTNETS_INLINE void sum_taps(const Plan& plan, const Own& own, int64_t channel, int lanes,
+                              Vec (&sum)[kSegment]) {
   int32_t order[Vec::width];
 #pragma GCC unroll 8
   for (int n = 0; n < kSegment; ++n) sum[n] = Vec::set(0.0F);

@@ -1,8 +1,8 @@
 // Convolution as a product of gathered pixels and packed weights: any kernel, stride, dilation and groups.
 //
-// An item is a block of output pixels and a range of output panels. Its rows of A are gathered into a strip that
-// stays in L2 (a row is taps * cin long), or read in place where the kernel is 1x1. K is never cut: a strip row
-// streams from L2 at 4 bytes a lane and cycle, and the sums stay in registers.
+// An item is a block of output pixels and a range of output panels. Its rows of A are gathered into a strip
+// that stays in L2 (a row is taps * cin long), or read in place where the kernel is 1x1. K is never cut: a
+// strip row streams from L2 at 4 bytes a lane and cycle, and the sums stay in registers.
 #include "common/scratch.h"
 #include "cpu/conv.h"
 #include "cpu/micro_kernel.h"
@@ -29,13 +29,15 @@ struct Pixel {
 struct Plan {
   const ConvCall& call;
   const ConvShape& s;
-  int64_t cin, cout;      // of a group
-  int64_t depth;          // floats of a row of A
-  int64_t vectors;        // output vectors of a group
-  int64_t panels;         // of a group
-  int64_t blocks, chunks;  // of pixels, and of panels: chunks > 1 where there are too few pixels for the threads
-  int64_t block_stride;   // of the strip; an odd number of vectors, so that its columns spread over the cache sets
-  bool pointwise;         // A is x itself, or its pixels in another order
+  int64_t cin, cout;  // of a group
+  int64_t depth;      // floats of a row of A
+  int64_t vectors;    // output vectors of a group
+  int64_t panels;     // of a group
+  int64_t blocks,
+      chunks;  // of pixels, and of panels: chunks > 1 where there are too few pixels for the threads
+  int64_t
+      block_stride;  // of the strip; an odd number of vectors, so that its columns spread over the cache sets
+  bool pointwise;    // A is x itself, or its pixels in another order
 
   Plan(const ConvCall& c, int threads) : call(c), s(c.shape) {
     cin = s.cin / s.groups, cout = s.cout / s.groups;
@@ -46,8 +48,9 @@ struct Plan {
     const int64_t wanted = 4 * int64_t{threads};  // items, so that the last one to end is short
     chunks = threads == 1 || blocks == 0 ? 1 : least(panels, (wanted + blocks - 1) / blocks);
     block_stride = (c.block + 1 - c.block % 2) * Vec::width;
-    pointwise = s.taps() == 1 && s.stride[0] * s.stride[1] * s.stride[2] == 1 && (s.pad[0] | s.pad[1] | s.pad[2]) == 0 &&
-                s.in[0] == s.out[0] && s.in[1] == s.out[1] && s.in[2] == s.out[2];
+    pointwise = s.taps() == 1 && s.stride[0] * s.stride[1] * s.stride[2] == 1 &&
+                (s.pad[0] | s.pad[1] | s.pad[2]) == 0 && s.in[0] == s.out[0] && s.in[1] == s.out[1] &&
+                s.in[2] == s.out[2];
   }
   int64_t strip_floats() const { return (depth + Vec::width - 1) / Vec::width * block_stride; }
   int64_t private_bytes() const {
@@ -200,8 +203,8 @@ void FASTNETS_ENTRY(conv_product)(const ConvCall& call, void* scratch, ThreadCon
   own.residual_offset = arena.take<int64_t>(call.block);
   for (int64_t item; (item = next_item(context)) < plan.blocks * plan.chunks;) {
     const int64_t block = item / plan.chunks, chunk = item % plan.chunks, first = block * call.block;
-    run_item(plan, first, least(call.block, plan.s.out_pixels() - first),
-             plan.panels * chunk / plan.chunks, plan.panels * (chunk + 1) / plan.chunks, own);
+    run_item(plan, first, least(call.block, plan.s.out_pixels() - first), plan.panels * chunk / plan.chunks,
+             plan.panels * (chunk + 1) / plan.chunks, own);
   }
   if (call.stream) stream_fence();
   finish(context);

@@ -1,13 +1,13 @@
 // Winograd convolution of stride 1, in 1, 2 or 3 axes, with any dilation.
 //
 // An item is a block of tiles: their transforms V, the products M of each panel of output channels and the
-// output transform stay in L2. Tiles are read through a table of pixel pointers in which everything outside of
-// the input is a page of zeros, so borders cost nothing, and a dilated convolution is the same code: tiles of
-// pixels that are `dilation` apart.
+// output transform stay in L2. Tiles are read through a table of pixel pointers in which everything outside
+// of the input is a page of zeros, so borders cost nothing, and a dilated convolution is the same code: tiles
+// of pixels that are `dilation` apart.
 //
-// With `share`, a block is larger and belongs to all threads: they fill V together and then split the panels, so
-// that each weight is read once per block. It is for many channels and few pixels, where reading the weights
-// costs more than a barrier.
+// With `share`, a block is larger and belongs to all threads: they fill V together and then split the panels,
+// so that each weight is read once per block. It is for many channels and few pixels, where reading the
+// weights costs more than a barrier.
 #include "common/scratch.h"
 #include "cpu/conv.h"
 #include "cpu/micro_kernel.h"
@@ -39,13 +39,13 @@ struct Plan {
   const ConvCall& call;
   const ConvShape& s;
   const TileKind& kind;
-  int64_t xis;                // points of a tile
-  int64_t cin, cout;          // of a group
+  int64_t xis;                              // points of a tile
+  int64_t cin, cout;                        // of a group
   int64_t channel_blocks, vectors, panels;  // of a group
-  int64_t axis_tiles[3];      // along each axis, over all phases of the dilation
-  int64_t tiles;              // of all images
-  int64_t xi_stride, block_stride;    // of V: rows of a channel block, one more than there are tiles, so that
-  int64_t product_stride;             // the stride is no power of two; and of M
+  int64_t axis_tiles[3];                    // along each axis, over all phases of the dilation
+  int64_t tiles;                            // of all images
+  int64_t xi_stride, block_stride;  // of V: rows of a channel block, one more than there are tiles, so that
+  int64_t product_stride;           // the stride is no power of two; and of M
 
   explicit Plan(const ConvCall& c) : call(c), s(c.shape), kind(tile_kind(c.tile)) {
     xis = int64_t{kind.points[0]} * kind.points[1] * kind.points[2];
@@ -119,7 +119,8 @@ FASTNETS_INLINE Tile tile_at(const Plan& plan, const Own& own, int64_t index) {
 }
 
 // The pixels of x under a tile, in the order of its points.
-FASTNETS_INLINE void find_pixels(const Plan& plan, const Own& own, int64_t index, int64_t group, const float** pixel) {
+FASTNETS_INLINE void find_pixels(const Plan& plan, const Own& own, int64_t index, int64_t group,
+                                 const float** pixel) {
   const ConvShape& s = plan.s;
   const int64_t* stride = plan.call.x_stride;
   const Tile tile = tile_at(plan, own, index);
@@ -160,8 +161,8 @@ FASTNETS_INLINE void multiply_panel(const Plan& plan, const Own& own, const floa
     for (int64_t part = 0; part < cut.parts; ++part) {
       const int64_t begin = cut.begin(part);
       const Rows rows{own.v + xi * plan.xi_stride + begin * Vec::width, plan.block_stride, Vec::width};
-      panel_product<kVectors>(cut.begin(part + 1) - begin)(
-          rows, weights, plan.cin, own.m + xi * plan.product_stride + begin * kLanes);
+      panel_product<kVectors>(cut.begin(part + 1) - begin)(rows, weights, plan.cin,
+                                                           own.m + xi * plan.product_stride + begin * kLanes);
     }
   }
 }

@@ -1,8 +1,9 @@
 // The product of a few rows of A with a panel of packed weights, in registers. Included by kernel files only.
 //
-// A is cut into blocks of Vec::width columns: element (row, k) is a[k / width * block_stride + row * row_stride
-// + k % width]. So transformed or gathered rows are written a vector at a time, and a channels-last tensor can be
-// read in place (block_stride = width, row_stride = its pixel stride). B is [k][panel lanes].
+// A is cut into blocks of Vec::width columns: element (row, k) is a[k / width * block_stride + row *
+// row_stride
+// + k % width]. So transformed or gathered rows are written a vector at a time, and a channels-last tensor
+// can be read in place (block_stride = width, row_stride = its pixel stride). B is [k][panel lanes].
 #pragma once
 
 #include "cpu/activation.h"
@@ -26,7 +27,8 @@ struct Rows {
 
 // kPacked: row_stride is Vec::width, known to the compiler.
 template <int kRows, int kVectors, bool kPacked>
-FASTNETS_INLINE void accumulate(Vec (&sum)[kRows][kVectors], const Rows& rows, const float* b, int64_t depth) {
+FASTNETS_INLINE void accumulate(Vec (&sum)[kRows][kVectors], const Rows& rows, const float* b,
+                                int64_t depth) {
   const int64_t row_stride = kPacked ? Vec::width : rows.row_stride;
   const float* block = rows.a;
 #pragma GCC unroll 16
@@ -104,7 +106,7 @@ using PanelProduct = void (*)(const Rows&, const float*, int64_t, float*);
 using PixelProduct = void (*)(const Rows&, const float*, int64_t, const Target&, const Epilogue&);
 
 #if defined(FASTNETS_LEVEL_avx512)
-#define FASTNETS_ROWS(of)                                                                                     \
+#define FASTNETS_ROWS(of) \
   of(1), of(2), of(3), of(4), of(5), of(6), of(7), of(8), of(9), of(10), of(11), of(12), of(13), of(14)
 #else
 #define FASTNETS_ROWS(of) of(1), of(2), of(3), of(4), of(5), of(6)

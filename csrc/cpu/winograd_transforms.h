@@ -1,5 +1,5 @@
-// The transforms of Winograd's convolution Y = A^T (U * (B^T d)) along one axis, and over a tile of up to three.
-// Included by conv_winograd.cpp only.
+// The transforms of Winograd's convolution Y = A^T (U * (B^T d)) along one axis, and over a tile of up to
+// three. Included by conv_winograd.cpp only.
 //
 // Matrices after Lavin and Gray (arXiv:1509.09308), factored by the symmetry of the points +p and -p; U is
 // computed by common/conv_pack.cpp. F(m) makes m outputs of m + 2 inputs; F(1) is an axis left as it is.
@@ -95,7 +95,8 @@ struct Axis<6> {
   }
 };
 
-// Pixels of the input that a tile reads, and of the one after it, which are fetched while this one is computed.
+// Pixels of the input that a tile reads, and of the one after it, which are fetched while this one is
+// computed.
 struct TileSource {
   const float* const* pixel;  // [points of z][of y][of x]: first channel; outside of the input, zeros
   const float* const* next;   // the same for the next tile, or null
@@ -107,13 +108,18 @@ template <int kZ, int kY, int kX>
 __attribute__((noinline)) void transform_input(const TileSource& source, float* v, int64_t xi_stride,
                                                int64_t block_stride) {
   constexpr int kPz = Axis<kZ>::kPoints, kPy = Axis<kY>::kPoints, kPx = Axis<kX>::kPoints;
-  constexpr int kPlane = kPy * kPx, kOverlap = kPx - kX;
+  constexpr int kPlane = kPy * kPx;
   for (int64_t c = 0; c < source.channels; c += Vec::width, v += block_stride) {
     const int lanes = static_cast<int>(least(Vec::width, source.channels - c));
-    if (source.next != nullptr) {
-      for (int row = 0; row < kPz * kPy; ++row) {
+    // Fetched one block of channels ahead: further ahead, rows that are a multiple of 4 KiB apart (56 pixels
+    // of 64 channels, 512 of 128) evict each other before they are used.
+    const bool last = c + Vec::width >= source.channels;
+    const float* const* const ahead = last ? source.next : source.pixel;
+    if (ahead != nullptr) {
+      const int64_t to = last ? 0 : c + Vec::width;
+      for (int row = 0; row < kPz * kPy; ++row) {  // the first two columns are those of the tile before
 #pragma GCC unroll 8
-        for (int x = kOverlap; x < kPx; ++x) __builtin_prefetch(source.next[row * kPx + x] + c, 0, 3);
+        for (int x = kPx - kX; x < kPx; ++x) __builtin_prefetch(ahead[row * kPx + x] + to, 0, 3);
       }
     }
     alignas(64) Vec tile[kPz * kPlane];
@@ -152,7 +158,8 @@ __attribute__((noinline)) void transform_input(const TileSource& source, float* 
   }
 }
 
-// Where the outputs of a tile go: output (i, j, k) of `size` is at y + i stride[0] + j stride[1] + k stride[2].
+// Where the outputs of a tile go: output (i, j, k) of `size` is at y + i stride[0] + j stride[1] + k
+// stride[2].
 struct TileTarget {
   float* y;
   int64_t stride[3];
@@ -165,12 +172,12 @@ struct TileTarget {
 
 // One row of outputs along x through the epilogue.
 template <int kX>
-FASTNETS_INLINE void store_line(const Vec* line, const TileTarget& t, int64_t z, int64_t y, int64_t channel, int lanes,
-                                const ChannelTerms& terms, const Clamp& clamp) {
+FASTNETS_INLINE void store_line(const Vec* line, const TileTarget& t, int64_t z, int64_t y, int64_t channel,
+                                int lanes, const ChannelTerms& terms, const Clamp& clamp) {
   float* to = t.y + z * t.stride[0] + y * t.stride[1] + channel;
-  const float* residual =
-      t.residual == nullptr ? nullptr
-                            : t.residual + z * t.residual_stride[0] + y * t.residual_stride[1] + channel;
+  const float* residual = t.residual == nullptr
+                              ? nullptr
+                              : t.residual + z * t.residual_stride[0] + y * t.residual_stride[1] + channel;
   if (t.size[2] == kX && residual == nullptr) {
     if (t.stream) {
 #pragma GCC unroll 8
@@ -248,17 +255,16 @@ struct TileKind {
   OutputTransform output;
 };
 
-#define FASTNETS_TILE(z, y, x)                                                         \
-  {                                                                                    \
-    {z, y, x}, {Axis<z>::kPoints, Axis<y>::kPoints, Axis<x>::kPoints}, transform_input<z, y, x>, \
-        transform_output<z, y, x>                                                      \
-  }
+#define FASTNETS_TILE(z, y, x)                             \
+  {{z, y, x},                                              \
+   {Axis<z>::kPoints, Axis<y>::kPoints, Axis<x>::kPoints}, \
+   transform_input<z, y, x>,                               \
+   transform_output<z, y, x>}
 
 // Kernels 3x3 and 3x3x3, and 1x3; 3x1 and others come to these by exchanging axes.
-constexpr TileKind kTiles[] = {
-    FASTNETS_TILE(1, 1, 2), FASTNETS_TILE(1, 1, 4), FASTNETS_TILE(1, 1, 6), FASTNETS_TILE(1, 2, 2),
-    FASTNETS_TILE(1, 4, 4), FASTNETS_TILE(1, 6, 6), FASTNETS_TILE(2, 2, 2), FASTNETS_TILE(2, 4, 4),
-    FASTNETS_TILE(4, 4, 4)};
+constexpr TileKind kTiles[] = {FASTNETS_TILE(1, 1, 2), FASTNETS_TILE(1, 1, 4), FASTNETS_TILE(1, 1, 6),
+                               FASTNETS_TILE(1, 2, 2), FASTNETS_TILE(1, 4, 4), FASTNETS_TILE(1, 6, 6),
+                               FASTNETS_TILE(2, 2, 2), FASTNETS_TILE(2, 4, 4), FASTNETS_TILE(4, 4, 4)};
 
 }  // namespace
 }  // namespace FASTNETS_LEVEL

@@ -42,7 +42,8 @@ void require_pixels(const py::array& array, const std::string& name) {
           std::string(kOp) + ": " + name + " must have its channels adjacent: pass a channels-last copy");
 }
 
-const float* channel_values(const std::optional<py::array>& array, int64_t channels, const std::string& name) {
+const float* channel_values(const std::optional<py::array>& array, int64_t channels,
+                            const std::string& name) {
   if (!array) return nullptr;
   require_array<float>(*array, kOp, name, 1);
   require_shape(*array, {channels}, kOp, name, "one value for each output channel");
@@ -53,13 +54,14 @@ const float* channel_values(const std::optional<py::array>& array, int64_t chann
 
 class PackedConv {
  public:
-  PackedConv(const py::array& weight, int64_t groups, const std::string& algorithm, const Axes& tile, int nthreads)
+  PackedConv(const py::array& weight, int64_t groups, const std::string& algorithm, const Axes& tile,
+             int nthreads)
       : algorithm_(algorithm), groups_(groups) {
     require_array<float>(weight, kOp, "weight", 5);
     require((weight.flags() & py::array::c_style) != 0, "conv: weight must be contiguous: pass a copy");
-    require(groups >= 1 && weight.shape(0) % groups == 0,
-            "conv: groups is " + std::to_string(groups) + " and weight has shape " + shape_text(weight) +
-                ": pass a divisor of its first dimension");
+    require(groups >= 1 && weight.shape(0) % groups == 0, "conv: groups is " + std::to_string(groups) +
+                                                              " and weight has shape " + shape_text(weight) +
+                                                              ": pass a divisor of its first dimension");
     cout_ = weight.shape(0), cin_ = weight.shape(1) * groups;
     for (int i = 0; i < 3; ++i) kernel_[i] = weight.shape(2 + i);
     ConvWeights w{static_cast<const float*>(weight.data()), cout_, weight.shape(1), groups, {}};
@@ -70,34 +72,31 @@ class PackedConv {
     }
     const int lanes = FASTNETS_CALL(conv_lanes)();
     if (algorithm == "product") {
-      pack(packed_product_floats(w, lanes), nthreads, [&](float* to, ThreadContext& context) {
-        pack_product(w, lanes, to, context);
-      });
+      pack(packed_product_floats(w, lanes), nthreads,
+           [&](float* to, ThreadContext& context) { pack_product(w, lanes, to, context); });
     } else if (algorithm == "winograd") {
       require_tile(w);
-      pack(packed_winograd_floats(w, tile_, lanes), nthreads, [&](float* to, ThreadContext& context) {
-        pack_winograd(w, tile_, lanes, to, context);
-      });
+      pack(packed_winograd_floats(w, tile_, lanes), nthreads,
+           [&](float* to, ThreadContext& context) { pack_winograd(w, tile_, lanes, to, context); });
     } else if (algorithm == "depthwise") {
       require(w.cin == 1, "conv: depthwise needs one input channel a group");
-      pack(packed_grouped_floats(w, lanes), nthreads, [&](float* to, ThreadContext& context) {
-        pack_grouped(w, lanes, to, context);
-      });
+      pack(packed_grouped_floats(w, lanes), nthreads,
+           [&](float* to, ThreadContext& context) { pack_grouped(w, lanes, to, context); });
     } else {
       require(algorithm == "grouped",
               "conv: algorithm is " + algorithm + ": pass product, winograd, grouped or depthwise");
-      require(lanes % w.cin == 0 && cout_ == cin_,
-              "conv: grouped needs groups whose outputs equal their inputs and divide " + std::to_string(lanes));
-      pack(packed_grouped_floats(w, lanes), nthreads, [&](float* to, ThreadContext& context) {
-        pack_grouped(w, lanes, to, context);
-      });
+      require(
+          lanes % w.cin == 0 && cout_ == cin_,
+          "conv: grouped needs groups whose outputs equal their inputs and divide " + std::to_string(lanes));
+      pack(packed_grouped_floats(w, lanes), nthreads,
+           [&](float* to, ThreadContext& context) { pack_grouped(w, lanes, to, context); });
     }
   }
 
   int64_t bytes() const { return bytes_; }
 
-  void run(const py::array& x, const py::array& out, const Axes& stride_of, const Axes& pad, const Axes& dilation,
-           const std::optional<py::array>& scale, const std::optional<py::array>& shift,
+  void run(const py::array& x, const py::array& out, const Axes& stride_of, const Axes& pad,
+           const Axes& dilation, const std::optional<py::array>& scale, const std::optional<py::array>& shift,
            const std::optional<py::array>& residual, int activation, float alpha, float beta, int64_t block,
            bool share, bool stream, int nthreads) {
     require_pixels(x, "x");
@@ -107,9 +106,11 @@ class PackedConv {
     ConvCall call{};
     ConvShape& s = call.shape;
     s.batch = x.shape(0), s.cin = cin_, s.cout = cout_, s.groups = groups_;
-    require(x.shape(1) == cin_, "conv: x has shape " + shape_text(x) + ": pass " + std::to_string(cin_) + " channels");
-    require(out.shape(0) == s.batch && out.shape(1) == cout_,
-            "conv: out has shape " + shape_text(out) + ": pass the batch of x and " + std::to_string(cout_) + " channels");
+    require(x.shape(1) == cin_,
+            "conv: x has shape " + shape_text(x) + ": pass " + std::to_string(cin_) + " channels");
+    require(out.shape(0) == s.batch && out.shape(1) == cout_, "conv: out has shape " + shape_text(out) +
+                                                                  ": pass the batch of x and " +
+                                                                  std::to_string(cout_) + " channels");
     for (int i = 0; i < 3; ++i) {
       const int64_t axis = order_[i];
       s.in[i] = x.shape(2 + axis), s.out[i] = out.shape(2 + axis);
@@ -117,7 +118,8 @@ class PackedConv {
       s.pad[i] = pad[axis], s.dilation[i] = dilation[axis];
       require(s.stride[i] >= 1 && s.dilation[i] >= 1 && s.pad[i] >= 0,
               "conv: strides and dilations must be 1 or more, and padding 0 or more");
-      require(algorithm_ != "winograd" || s.stride[i] == 1, "conv: winograd needs stride 1: pass algorithm product");
+      require(algorithm_ != "winograd" || s.stride[i] == 1,
+              "conv: winograd needs stride 1: pass algorithm product");
       call.tile[i] = tile_[i];
     }
     set_strides(x, order_, call.x_stride);
@@ -158,7 +160,8 @@ class PackedConv {
     for (int i = 0; i < 3; ++i) {
       const bool known = tile_[i] == 1 || tile_[i] == 2 || tile_[i] == 4 || tile_[i] == 6;
       require(known && w.kernel[i] == (tile_[i] == 1 ? 1 : 3),
-              "conv: winograd needs tiles of 2, 4 or 6 along axes with kernel 3, and 1 along those with kernel 1");
+              "conv: winograd needs tiles of 2, 4 or 6 along axes with kernel 3, and 1 along those with "
+              "kernel 1");
     }
     const std::array<int, 3> made[] = {{1, 1, 2}, {1, 1, 4}, {1, 1, 6}, {1, 2, 2}, {1, 4, 4},
                                        {1, 6, 6}, {2, 2, 2}, {2, 4, 4}, {4, 4, 4}};
@@ -178,14 +181,14 @@ class PackedConv {
 
   void launch(const ConvCall& call, int nthreads) const {
     static thread_local Buffer buffer;
-    const auto size = algorithm_ == "product"    ? FASTNETS_CALL(conv_product_scratch)
-                      : algorithm_ == "winograd" ? FASTNETS_CALL(conv_winograd_scratch)
+    const auto size = algorithm_ == "product"     ? FASTNETS_CALL(conv_product_scratch)
+                      : algorithm_ == "winograd"  ? FASTNETS_CALL(conv_winograd_scratch)
                       : algorithm_ == "depthwise" ? FASTNETS_CALL(conv_depthwise_scratch)
-                                                 : FASTNETS_CALL(conv_grouped_scratch);
-    const auto kernel = algorithm_ == "product"    ? FASTNETS_CALL(conv_product)
-                        : algorithm_ == "winograd" ? FASTNETS_CALL(conv_winograd)
+                                                  : FASTNETS_CALL(conv_grouped_scratch);
+    const auto kernel = algorithm_ == "product"     ? FASTNETS_CALL(conv_product)
+                        : algorithm_ == "winograd"  ? FASTNETS_CALL(conv_winograd)
                         : algorithm_ == "depthwise" ? FASTNETS_CALL(conv_depthwise)
-                                                   : FASTNETS_CALL(conv_grouped);
+                                                    : FASTNETS_CALL(conv_grouped);
     void* scratch = buffer.at_least(size(call, nthreads));
     run_team(nthreads, [&](ThreadContext& context) { kernel(call, scratch, context); });
   }
@@ -206,9 +209,9 @@ void register_conv(py::module_& m) {
            py::arg("groups"), py::arg("algorithm"), py::arg("tile"), py::arg("nthreads"))
       .def_property_readonly("bytes", &PackedConv::bytes)
       .def("run", &PackedConv::run, py::arg("x"), py::arg("out"), py::arg("stride"), py::arg("pad"),
-           py::arg("dilation"), py::arg("scale"), py::arg("shift"), py::arg("residual"), py::arg("activation"),
-           py::arg("alpha"), py::arg("beta"), py::arg("block"), py::arg("share"), py::arg("stream"),
-           py::arg("nthreads"));
+           py::arg("dilation"), py::arg("scale"), py::arg("shift"), py::arg("residual"),
+           py::arg("activation"), py::arg("alpha"), py::arg("beta"), py::arg("block"), py::arg("share"),
+           py::arg("stream"), py::arg("nthreads"));
   m.def("conv_lanes", [] { return FASTNETS_CALL(conv_lanes)(); });
 }
 
