@@ -7,6 +7,7 @@
 namespace fastnets {
 void register_conv(pybind11::module_& m);
 void register_pointwise(pybind11::module_& m);
+void register_separable(pybind11::module_& m);
 void register_window_accumulate(pybind11::module_& m);
 }
 
@@ -20,5 +21,6 @@ PYBIND11_MODULE(_C, m) {
   });
   fastnets::register_conv(m);
   fastnets::register_pointwise(m);
+  fastnets::register_separable(m);
   fastnets::register_window_accumulate(m);
 }
