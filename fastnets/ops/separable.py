@@ -152,8 +152,8 @@ def _call(*flat: Any) -> SeparableCall:
     tensors, rest = flat[: len(_TENSORS)], flat[len(_TENSORS) :]
     stride, padding, dilation, middle, middle_parameters, activation, parameters = rest
     window = Window(tuple(stride), tuple(zip(padding[::2], padding[1::2], strict=True)), tuple(dilation))
-    kinds = Activation(middle, tuple(middle_parameters)), Activation(activation, tuple(parameters))
-    return SeparableCall(*tensors, window, *kinds)
+    between, after = Activation(middle, tuple(middle_parameters)), Activation(activation, tuple(parameters))
+    return SeparableCall(*tensors, window=window, middle_activation=between, activation=after)
 
 
 def _dispatch(*arguments: Any) -> Tensor:

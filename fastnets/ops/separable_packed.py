@@ -173,9 +173,7 @@ def check(call: SeparableCall) -> None:
             raise InputError(f"separable: {name} is {tuple(tensor.shape)}, {tensor.dtype}: pass {shape}, {x.dtype}")
     given = (x, call.depthwise, call.pointwise, call.bias, call.residual, call.out)
     if call.out is not None and torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given):
-        raise InputError(
-            "separable: out was given and gradients are recorded: leave it, or call under torch.no_grad()"
-        )
+        raise InputError("separable: out was given and gradients are recorded: leave it, or call under torch.no_grad()")
 
 
 def refusal(call: SeparableCall) -> str | None:
