@@ -126,9 +126,8 @@ def _fastnets(case: Case, model: nn.Module, x: Tensor) -> Run:
         layers = [PackedSeparable(dw.weight, pw.weight, pw.bias.detach(), **window) for dw, pw in pairs]
     else:
         layers = [PackedConv(dw.weight, dw.bias, groups=case.cin, **window) for dw in convolutions]
-    buffers = [x]
-    for layer in layers:
-        buffers.append(layer(buffers[-1]))
+    spare = [layers[0](x) for _ in range(2)]  # in turn, as an engine that plans its memory does
+    buffers = [x, *(spare[i % 2] for i in range(len(layers)))]
 
     def run() -> Tensor:
         for layer, before, after in zip(layers, buffers, buffers[1:], strict=False):

@@ -153,7 +153,8 @@ def _call(*flat: Any) -> SeparableCall:
     stride, padding, dilation, middle, middle_parameters, activation, parameters = rest
     window = Window(tuple(stride), tuple(zip(padding[::2], padding[1::2], strict=True)), tuple(dilation))
     between, after = Activation(middle, tuple(middle_parameters)), Activation(activation, tuple(parameters))
-    return SeparableCall(*tensors, window=window, middle_activation=between, activation=after)
+    named: dict[str, Any] = dict(zip(_TENSORS, tensors, strict=True))
+    return SeparableCall(**named, window=window, middle_activation=between, activation=after)
 
 
 def _dispatch(*arguments: Any) -> Tensor:
