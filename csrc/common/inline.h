@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #define FASTNETS_INLINE inline __attribute__((always_inline))
+#define FASTNETS_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace fastnets {
 

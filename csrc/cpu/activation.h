@@ -123,29 +123,32 @@ __attribute__((noinline, unused)) void activate_row(float* y, int64_t n, const E
 
 // The part of the activation that costs two instructions: min(high, max(low, v)), which also keeps NaN.
 // `more` says that activate_row must follow, once the values are stored.
-struct Clamp {
-  Vec low, high;
+template <class V>
+struct ClampOf {
+  V low, high;
   bool more;
-  explicit FASTNETS_INLINE Clamp(const Epilogue& e)
-      : low(Vec::set(-std::numeric_limits<float>::infinity())),
-        high(Vec::set(std::numeric_limits<float>::infinity())),
-        more(false) {
-    if (e.activation == Activation::relu || e.activation == Activation::relu6) low = Vec::set(0.0F);
-    if (e.activation == Activation::relu6) high = Vec::set(6.0F);
-    if (e.activation == Activation::clamp) low = Vec::set(e.alpha), high = Vec::set(e.beta);
-    more = e.activation > Activation::clamp;
+  explicit FASTNETS_INLINE ClampOf(const Epilogue& e)
+      : low(V::set(-std::numeric_limits<float>::infinity())),
+        high(V::set(std::numeric_limits<float>::infinity())),
+        more(e.activation > Activation::clamp) {
+    if (e.activation == Activation::relu || e.activation == Activation::relu6) low = V::set(0.0F);
+    if (e.activation == Activation::relu6) high = V::set(6.0F);
+    if (e.activation == Activation::clamp) low = V::set(e.alpha), high = V::set(e.beta);
   }
-  FASTNETS_INLINE Vec operator()(Vec v) const { return min(high, max(low, v)); }
+  FASTNETS_INLINE V operator()(V v) const { return min(high, max(low, v)); }
 };
+using Clamp = ClampOf<Vec>;
 
 // scale and shift of the channels [channel, channel + lanes).
-struct ChannelTerms {
-  Vec scale, shift;
-  FASTNETS_INLINE ChannelTerms(const Epilogue& e, int64_t channel, int lanes)
-      : scale(e.scale == nullptr ? Vec::set(1.0F) : Vec::load(e.scale + channel, lanes)),
-        shift(e.shift == nullptr ? Vec::set(0.0F) : Vec::load(e.shift + channel, lanes)) {}
-  FASTNETS_INLINE Vec operator()(Vec v) const { return fma(v, scale, shift); }
+template <class V>
+struct ChannelTermsOf {
+  V scale, shift;
+  FASTNETS_INLINE ChannelTermsOf(const Epilogue& e, int64_t channel, int lanes)
+      : scale(e.scale == nullptr ? V::set(1.0F) : V::load(e.scale + channel, lanes)),
+        shift(e.shift == nullptr ? V::set(0.0F) : V::load(e.shift + channel, lanes)) {}
+  FASTNETS_INLINE V operator()(V v) const { return fma(v, scale, shift); }
 };
+using ChannelTerms = ChannelTermsOf<Vec>;
 
 }  // namespace
 }  // namespace FASTNETS_LEVEL

@@ -11,10 +11,10 @@ namespace fastnets {
 namespace FASTNETS_LEVEL {
 namespace {
 
-#define FASTNETS_PACKED(rows) product_to_pixels<rows, kVectors, true>
-#define FASTNETS_IN_PLACE(rows) product_to_pixels<rows, kVectors, false>
+#define FASTNETS_PACKED(rows) product_to_pixels<rows, Kind::kVectors, typename Kind::Last, true>
+#define FASTNETS_IN_PLACE(rows) product_to_pixels<rows, Kind::kVectors, typename Kind::Last, false>
 
-template <int kVectors>
+template <class Kind>
 FASTNETS_INLINE PixelProduct pixel_product(int64_t rows, bool in_place) {
   static constexpr PixelProduct kPacked[] = {FASTNETS_ROWS(FASTNETS_PACKED)};
   static constexpr PixelProduct kInPlace[] = {FASTNETS_ROWS(FASTNETS_IN_PLACE)};
@@ -117,8 +117,8 @@ struct Private {
   int64_t* residual_offset;
 };
 
-template <int kVectors>
-FASTNETS_INLINE void multiply_panel(const Rows& rows, bool in_place, const RowCut& cut, const float* b,
+template <class Kind>
+FASTNETS_INLINE void multiply_panel(Kind, const Rows& rows, bool in_place, const RowCut& cut, const float* b,
                                     int64_t depth, const Target& block, const Epilogue& epilogue) {
   for (int64_t part = 0; part < cut.parts; ++part) {
     const int64_t begin = cut.begin(part), count = cut.begin(part + 1) - begin;
@@ -126,7 +126,7 @@ FASTNETS_INLINE void multiply_panel(const Rows& rows, bool in_place, const RowCu
     Target target = block;
     target.y_offset += begin;
     if (target.residual_offset != nullptr) target.residual_offset += begin;
-    pixel_product<kVectors>(count, in_place)(a, b, depth, target, epilogue);
+    pixel_product<Kind>(count, in_place)(a, b, depth, target, epilogue);
   }
 }
 
@@ -168,11 +168,9 @@ void run_item(const Plan& plan, int64_t first, int64_t count, int64_t from, int6
                           least(plan.cout - done, kPanelVectors * Vec::width),
                           call.stream};
       const float* b = weights + done * plan.depth;
-      if (plan.vectors - panel * kPanelVectors >= 2) {
-        multiply_panel<2>(rows, in_place, cut, b, plan.depth, target, epilogue);
-      } else {
-        multiply_panel<1>(rows, in_place, cut, b, plan.depth, target, epilogue);
-      }
+      with_panel(target.lanes, [&](auto kind) FASTNETS_INLINE_LAMBDA {
+        multiply_panel(kind, rows, in_place, cut, b, plan.depth, target, epilogue);
+      });
     }
     if (Clamp(epilogue).more) {
       const int64_t lane = from * kPanelVectors * Vec::width;

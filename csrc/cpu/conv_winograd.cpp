@@ -17,9 +17,9 @@ namespace fastnets {
 namespace FASTNETS_LEVEL {
 namespace {
 
-#define FASTNETS_TO_PANEL(rows) product_to_panel<rows, kVectors>
+#define FASTNETS_TO_PANEL(rows) product_to_panel<rows, Kind::kVectors, typename Kind::Last>
 
-template <int kVectors>
+template <class Kind>
 FASTNETS_INLINE PanelProduct panel_product(int64_t rows) {
   static constexpr PanelProduct kProducts[] = {FASTNETS_ROWS(FASTNETS_TO_PANEL)};
   return kProducts[rows - 1];
@@ -153,16 +153,17 @@ void fill_v(const Plan& plan, const Own& own, int64_t group, int64_t first, int6
   }
 }
 
-template <int kVectors>
-FASTNETS_INLINE void multiply_panel(const Plan& plan, const Own& own, const float* weights, int64_t count) {
+template <class Kind>
+FASTNETS_INLINE void multiply_panel(Kind, const Plan& plan, const Own& own, const float* weights,
+                                    int64_t count) {
   const RowCut cut(count);
-  constexpr int64_t kLanes = kVectors * Vec::width;
+  constexpr int64_t kLanes = Kind::kVectors * Vec::width;
   for (int64_t xi = 0; xi < plan.xis; ++xi, weights += plan.cin * kLanes) {
     for (int64_t part = 0; part < cut.parts; ++part) {
       const int64_t begin = cut.begin(part);
       const Rows rows{own.v + xi * plan.xi_stride + begin * Vec::width, plan.block_stride, Vec::width};
-      panel_product<kVectors>(cut.begin(part + 1) - begin)(rows, weights, plan.cin,
-                                                           own.m + xi * plan.product_stride + begin * kLanes);
+      panel_product<Kind>(cut.begin(part + 1) - begin)(rows, weights, plan.cin,
+                                                       own.m + xi * plan.product_stride + begin * kLanes);
     }
   }
 }
@@ -173,12 +174,10 @@ void run_panel(const Plan& plan, const Own& own, int64_t group, int64_t panel, i
   const Epilogue& epilogue = call.epilogue;
   const int64_t done = panel * kPanelVectors * Vec::width;
   const float* weights = call.weights + (group * plan.vectors * Vec::width + done) * plan.cin * plan.xis;
-  const int64_t vectors = least(kPanelVectors, plan.vectors - panel * kPanelVectors);
-  if (vectors == 2) {
-    multiply_panel<2>(plan, own, weights, count);
-  } else {
-    multiply_panel<1>(plan, own, weights, count);
-  }
+  const int64_t lanes = least(kPanelVectors * Vec::width, plan.cout - done);
+  const int64_t vectors = lanes > Vec::width ? 2 : 1;
+  with_panel(lanes,
+             [&](auto kind) FASTNETS_INLINE_LAMBDA { multiply_panel(kind, plan, own, weights, count); });
   const bool more = Clamp(epilogue).more;
   for (int64_t t = 0; t < count; ++t) {
     const Tile tile = tile_at(plan, own, first + t);
@@ -197,7 +196,7 @@ void run_panel(const Plan& plan, const Own& own, int64_t group, int64_t panel, i
           least(plan.kind.outputs[axis], (plan.s.out[axis] - tile.at[axis] + step - 1) / step);
     }
     target.channel = group * plan.cout + done;
-    target.lanes = least(kPanelVectors * Vec::width, plan.cout - done);
+    target.lanes = lanes;
     target.stream = call.stream;
     plan.kind.output(own.m + t * vectors * Vec::width, plan.product_stride, target, epilogue);
     if (!more) continue;

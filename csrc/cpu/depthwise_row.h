@@ -181,18 +181,22 @@ struct Work {
 
 // How a vector of inputs is loaded: whole, its first lanes, or with each channel `multiplier` times.
 struct WholeVector {
+  using V = Vec;
   int64_t channel;
   static constexpr int lanes = Vec::width;
   FASTNETS_INLINE Vec operator()(const float* pixel) const { return Vec::load(pixel + channel); }
 };
 
-struct PartVector {
+template <class Vector>
+struct PartOf {
+  using V = Vector;
   int64_t channel;
   int lanes;
-  FASTNETS_INLINE Vec operator()(const float* pixel) const { return Vec::load(pixel + channel, lanes); }
+  FASTNETS_INLINE V operator()(const float* pixel) const { return V::load(pixel + channel, lanes); }
 };
 
 struct SpreadVector {
+  using V = Vec;
   int64_t channel;
   int lanes, inputs;
   int32_t order[Vec::width];
@@ -215,7 +219,7 @@ struct Shared {
 
   template <int kRows, int kCount, bool kInside, class Source>
   static FASTNETS_INLINE void add(const Work& work, const Source& source, const float* weights,
-                                  Vec (&sum)[kRows][kCount]) {
+                                  typename Source::V (&sum)[kRows][kCount]) {
     for (int64_t i = 0; i < work.tables.lines; ++i) {
       const float* const line = work.tables.line[i];
       const int64_t first = work.tables.line_weights[0][i];
@@ -233,18 +237,20 @@ struct Shared {
   // A line's part in the rows [kFrom, kTo).
   template <int kFrom, int kTo, bool kInside, int kRows, int kCount, class Source>
   static FASTNETS_INLINE void add_line(const Work& work, const Source& source, const float* line,
-                                       const float* first, const float* second, Vec (&sum)[kRows][kCount]) {
-    Vec weight[kRows][kWidth];
+                                       const float* first, const float* second,
+                                       typename Source::V (&sum)[kRows][kCount]) {
+    using V = typename Source::V;
+    V weight[kRows][kWidth];
 #pragma GCC unroll 2
     for (int r = kFrom; r < kTo; ++r) {
 #pragma GCC unroll 8
-      for (int k = 0; k < kWidth; ++k) weight[r][k] = Vec::load((r == 0 ? first : second) + k * Vec::width);
+      for (int k = 0; k < kWidth; ++k) weight[r][k] = V::load((r == 0 ? first : second) + k * Vec::width);
     }
     const float* pixel = line + work.column[0];
 #pragma GCC unroll 32
     for (int j = 0; j < (kCount - 1) * kStep + kWidth; ++j, pixel += work.input_pixel) {
       if (!kInside && work.column[j] == kOutside) continue;
-      const Vec in = source(kInside ? pixel : line + work.column[j]);
+      const V in = source(kInside ? pixel : line + work.column[j]);
 #pragma GCC unroll 8
       for (int k = 0; k < kWidth; ++k) {
         const int n = (j - k) / kStep;
@@ -261,13 +267,13 @@ struct Unshared {
 
   template <int kRows, int kCount, bool kInside, class Source>
   static FASTNETS_INLINE void add(const Work& work, const Source& source, const float* weights,
-                                  Vec (&sum)[kRows][kCount]) {
+                                  typename Source::V (&sum)[kRows][kCount]) {
     for (int64_t i = 0; i < work.tables.lines; ++i) {
       const float* const line = work.tables.line[i];
       const float* weight = weights + work.tables.line_weights[0][i];
       const int64_t* column = work.column;
       for (int64_t k = 0; k < work.plan.s.kernel[2]; ++k, column += kCount, weight += Vec::width) {
-        const Vec w = Vec::load(weight);
+        const auto w = Source::V::load(weight);
 #pragma GCC unroll 8
         for (int n = 0; n < kCount; ++n) {
           if (kInside || column[n] != kOutside) sum[0][n] = fma(source(line + column[n]), w, sum[0][n]);
@@ -279,29 +285,31 @@ struct Unshared {
 
 template <class Pattern, int kRows, int kCount, bool kInside, class Source>
 FASTNETS_INLINE void run_vector(const Work& work, const Source& source, int64_t vector, const Place& place,
-                                const Epilogue& epilogue, const Clamp& clamp) {
-  Vec sum[kRows][kCount];
+                                const Epilogue& epilogue) {
+  const ClampOf<typename Source::V> clamp(epilogue);
+  using V = typename Source::V;
+  V sum[kRows][kCount];
 #pragma GCC unroll 2
   for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 8
-    for (int n = 0; n < kCount; ++n) sum[r][n] = Vec::set(0.0F);
+    for (int n = 0; n < kCount; ++n) sum[r][n] = V::set(0.0F);
   }
   const float* const weights = work.plan.call.weights + vector * work.plan.s.taps() * Vec::width;
   Pattern::template add<kRows, kCount, kInside>(work, source, weights, sum);
-  const ChannelTerms terms(epilogue, vector * Vec::width, source.lanes);
+  const ChannelTermsOf<V> terms(epilogue, vector * Vec::width, source.lanes);
 #pragma GCC unroll 2
   for (int r = 0; r < kRows; ++r) {
     float* y = place.y + r * place.row + vector * place.vector;
 #pragma GCC unroll 8
     for (int n = 0; n < kCount; ++n, y += place.pixel) {
-      Vec v = terms(sum[r][n]);
+      V v = terms(sum[r][n]);
       if (place.residual != nullptr) {
         const int64_t offset = r * place.residual_row + n * place.residual_pixel + vector * Vec::width;
-        v = v + Vec::load(place.residual + offset, source.lanes);
+        v = v + V::load(place.residual + offset, source.lanes);
       }
       if (place.stream) {
         clamp(v).stream(y);
-      } else if (source.lanes == Vec::width || place.whole) {
+      } else if (source.lanes == V::width || place.whole) {
         clamp(v).store(y);
       } else {
         clamp(v).store(y, source.lanes);
@@ -312,7 +320,6 @@ FASTNETS_INLINE void run_vector(const Work& work, const Source& source, int64_t 
 
 template <class Pattern, int kRows, int kCount>
 __attribute__((noinline)) void run_segment(const Work& work, const Place& place, const Epilogue& epilogue) {
-  const Clamp clamp(epilogue);
   const int64_t channels = work.plan.s.cout, multiplier = work.plan.multiplier;
   for (int64_t v = work.from; v < work.to; ++v) {
     const int64_t channel = v * Vec::width;
@@ -320,12 +327,14 @@ __attribute__((noinline)) void run_segment(const Work& work, const Place& place,
     if (multiplier > 1) {
       if constexpr (Pattern::kSpreads) {
         const SpreadVector source(channel, lanes, multiplier);
-        run_vector<Pattern, kRows, kCount, false>(work, source, v, place, epilogue, clamp);
+        run_vector<Pattern, kRows, kCount, false>(work, source, v, place, epilogue);
       }
     } else if (lanes == Vec::width && work.inside) {
-      run_vector<Pattern, kRows, kCount, true>(work, WholeVector{channel}, v, place, epilogue, clamp);
+      run_vector<Pattern, kRows, kCount, true>(work, WholeVector{channel}, v, place, epilogue);
+    } else if (lanes > Half::width || Half::width == Vec::width) {
+      run_vector<Pattern, kRows, kCount, false>(work, PartOf<Vec>{channel, lanes}, v, place, epilogue);
     } else {
-      run_vector<Pattern, kRows, kCount, false>(work, PartVector{channel, lanes}, v, place, epilogue, clamp);
+      run_vector<Pattern, kRows, kCount, false>(work, PartOf<Half>{channel, lanes}, v, place, epilogue);
     }
   }
 }

@@ -25,43 +25,49 @@ struct Rows {
   int64_t block_stride, row_stride;
 };
 
+// The sums of a product: rows of a full vector, if there are two, and of a last one that is Vec or Half.
+template <int kRows, class Last>
+struct Sums {
+  Vec full[kRows];
+  Last last[kRows];
+};
+
 // kPacked: row_stride is Vec::width, known to the compiler.
-template <int kRows, int kVectors, bool kPacked>
-FASTNETS_INLINE void accumulate(Vec (&sum)[kRows][kVectors], const Rows& rows, const float* b,
-                                int64_t depth) {
+template <int kRows, int kVectors, class Last, bool kPacked>
+FASTNETS_INLINE void accumulate(Sums<kRows, Last>& sum, const Rows& rows, const float* b, int64_t depth) {
+  constexpr int64_t kLanes = kVectors * Vec::width;
   const int64_t row_stride = kPacked ? Vec::width : rows.row_stride;
   const float* block = rows.a;
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 4
-    for (int j = 0; j < kVectors; ++j) sum[i][j] = Vec::set(0.0F);
+    if (kVectors == 2) sum.full[i] = Vec::set(0.0F);
+    sum.last[i] = Last::set(0.0F);
   }
   for (int64_t k = 0; k < depth; k += Vec::width, block += rows.block_stride) {
     const float* a = block;
-    const float* const end = b + (depth - k < Vec::width ? depth - k : Vec::width) * kVectors * Vec::width;
-    for (; b < end; ++a, b += kVectors * Vec::width) {
-      Vec right[kVectors];
-#pragma GCC unroll 4
-      for (int j = 0; j < kVectors; ++j) right[j] = Vec::load(b + j * Vec::width);
+    const float* const end = b + least(Vec::width, depth - k) * kLanes;
+    for (; b < end; ++a, b += kLanes) {
+      const Vec right = Vec::load(b);
+      const Last right_last = Last::load(b + kLanes - Vec::width);
 #pragma GCC unroll 16
       for (int i = 0; i < kRows; ++i) {
         const Vec left = Vec::set(a[i * row_stride]);
-#pragma GCC unroll 4
-        for (int j = 0; j < kVectors; ++j) sum[i][j] = fma(left, right[j], sum[i][j]);
+        if (kVectors == 2) sum.full[i] = fma(left, right, sum.full[i]);
+        sum.last[i] = fma(as<Last>(left), right_last, sum.last[i]);
       }
     }
   }
 }
 
 // c[row][panel lanes] = the product.
-template <int kRows, int kVectors>
+template <int kRows, int kVectors, class Last>
 __attribute__((noinline)) void product_to_panel(const Rows& rows, const float* b, int64_t depth, float* c) {
-  Vec sum[kRows][kVectors];
-  accumulate<kRows, kVectors, true>(sum, rows, b, depth);
+  Sums<kRows, Last> sum;
+  accumulate<kRows, kVectors, Last, true>(sum, rows, b, depth);
 #pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) {
-#pragma GCC unroll 4
-    for (int j = 0; j < kVectors; ++j) sum[i][j].store(c + (i * kVectors + j) * Vec::width);
+  for (int i = 0; i < kRows; ++i, c += kVectors * Vec::width) {
+    if (kVectors == 2) sum.full[i].store(c);
+    sum.last[i].store(c + (kVectors - 1) * Vec::width);
   }
 }
 
@@ -74,32 +80,36 @@ struct Target {
   bool stream;
 };
 
-template <int kRows, int kVectors, bool kPacked>
-__attribute__((noinline)) void product_to_pixels(const Rows& rows, const float* b, int64_t depth,
-                                                 const Target& target, const Epilogue& epilogue) {
-  Vec sum[kRows][kVectors];
-  accumulate<kRows, kVectors, kPacked>(sum, rows, b, depth);
-  const Clamp clamp(epilogue);
-#pragma GCC unroll 4
-  for (int j = 0; j < kVectors; ++j) {
-    const int64_t channel = target.channel + j * Vec::width, left = target.lanes - j * Vec::width;
-    if (left <= 0) break;
-    const int lanes = left < Vec::width ? static_cast<int>(left) : Vec::width;
-    const ChannelTerms terms(epilogue, channel, lanes);
+// One vector of each row through the epilogue.
+template <int kRows, class V>
+FASTNETS_INLINE void store_pixels(const V (&sum)[kRows], const Target& target, int64_t channel, int lanes,
+                                  const Epilogue& epilogue) {
+  const ClampOf<V> clamp(epilogue);
+  const ChannelTermsOf<V> terms(epilogue, channel, lanes);
 #pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
-      Vec v = terms(sum[i][j]);
-      if (target.residual_offset != nullptr) {
-        v = v + Vec::load(epilogue.residual + target.residual_offset[i] + channel, lanes);
-      }
-      float* const y = target.y + target.y_offset[i] + channel;
-      if (target.stream) {
-        clamp(v).stream(y);
-      } else {
-        clamp(v).store(y, lanes);
-      }
+  for (int i = 0; i < kRows; ++i) {
+    V v = terms(sum[i]);
+    if (target.residual_offset != nullptr) {
+      v = v + V::load(epilogue.residual + target.residual_offset[i] + channel, lanes);
+    }
+    float* const y = target.y + target.y_offset[i] + channel;
+    if (target.stream) {
+      clamp(v).stream(y);
+    } else {
+      clamp(v).store(y, lanes);
     }
   }
+}
+
+template <int kRows, int kVectors, class Last, bool kPacked>
+__attribute__((noinline)) void product_to_pixels(const Rows& rows, const float* b, int64_t depth,
+                                                 const Target& target, const Epilogue& epilogue) {
+  Sums<kRows, Last> sum;
+  accumulate<kRows, kVectors, Last, kPacked>(sum, rows, b, depth);
+  constexpr int kBefore = (kVectors - 1) * Vec::width;
+  if (kVectors == 2) store_pixels(sum.full, target, target.channel, Vec::width, epilogue);
+  store_pixels(sum.last, target, target.channel + kBefore, static_cast<int>(target.lanes - kBefore),
+               epilogue);
 }
 
 using PanelProduct = void (*)(const Rows&, const float*, int64_t, float*);
@@ -118,6 +128,25 @@ struct RowCut {
   explicit FASTNETS_INLINE RowCut(int64_t rows) : count(rows), parts((rows + kMaxRows - 1) / kMaxRows) {}
   FASTNETS_INLINE int64_t begin(int64_t part) const { return count * part / parts; }
 };
+
+// The vectors of a panel, and the type of the last one.
+template <int kCount, class LastVector>
+struct PanelKind {
+  static constexpr int kVectors = kCount;
+  using Last = LastVector;
+};
+
+// Calls use(the kind of panel) for a panel of `lanes` channels.
+template <class Use>
+FASTNETS_INLINE void with_panel(int64_t lanes, const Use& use) {
+  constexpr int64_t kWidth = Vec::width;
+  const bool half = Half::width < kWidth && (lanes - 1) % kWidth < Half::width;
+  if (lanes > kWidth) {
+    half ? use(PanelKind<2, Half>()) : use(PanelKind<2, Vec>());
+  } else {
+    half ? use(PanelKind<1, Half>()) : use(PanelKind<1, Vec>());
+  }
+}
 
 }  // namespace
 }  // namespace FASTNETS_LEVEL

@@ -108,10 +108,10 @@ int64_t fill_panel(const Plan& plan, RowTables& tables, const Own& own, int64_t 
   return pixels;
 }
 
-#define FASTNETS_FROM_PANEL(rows) product_to_pixels<rows, kVectors, true>
+#define FASTNETS_FROM_PANEL(rows) product_to_pixels<rows, Kind::kVectors, typename Kind::Last, true>
 
-template <int kVectors>
-void multiply_panel(const Plan& plan, const Own& own, int64_t pixels, int64_t panel) {
+template <class Kind>
+FASTNETS_INLINE void multiply_panel(Kind, const Plan& plan, const Own& own, int64_t pixels, int64_t panel) {
   static constexpr PixelProduct kProducts[] = {FASTNETS_ROWS(FASTNETS_FROM_PANEL)};
   const int64_t lane = panel * kPanelVectors * Vec::width;
   const RowCut cut(pixels);
@@ -134,11 +134,9 @@ void run_item(const Plan& plan, RowTables& tables, const Own& own, int64_t block
       fill_panel(plan, tables, own, plan.units * block / plan.blocks, plan.units * (block + 1) / plan.blocks);
   const int64_t from = plan.panels * chunk / plan.chunks, to = plan.panels * (chunk + 1) / plan.chunks;
   for (int64_t panel = from; panel < to; ++panel) {
-    if (plan.vectors - panel * kPanelVectors >= 2) {
-      multiply_panel<2>(plan, own, pixels, panel);
-    } else {
-      multiply_panel<1>(plan, own, pixels, panel);
-    }
+    constexpr int64_t kLanes = kPanelVectors * Vec::width;
+    with_panel(least(plan.call.cout - panel * kLanes, kLanes),
+               [&](auto kind) FASTNETS_INLINE_LAMBDA { multiply_panel(kind, plan, own, pixels, panel); });
   }
   const Epilogue& epilogue = plan.call.epilogue;
   if (!Clamp(epilogue).more) return;

@@ -54,6 +54,26 @@ FASTNETS_INLINE Vec permute(Vec a, const int32_t* lanes) {
 }
 FASTNETS_INLINE void stream_fence() { _mm_sfence(); }
 
+// Half a vector, for the last few channels: on cores that split 512-bit instructions in two it costs half.
+struct Half {
+  static constexpr int width = 8;
+  __m256 v;
+  static FASTNETS_INLINE __mmask8 mask(int n) { return static_cast<__mmask8>((1u << n) - 1u); }
+  static FASTNETS_INLINE Half set(float x) { return {_mm256_set1_ps(x)}; }
+  static FASTNETS_INLINE Half load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static FASTNETS_INLINE Half load(const float* p, int n) { return {_mm256_maskz_loadu_ps(mask(n), p)}; }
+  FASTNETS_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
+  FASTNETS_INLINE void store(float* p, int n) const { _mm256_mask_storeu_ps(p, mask(n), v); }
+  FASTNETS_INLINE void stream(float* p) const { _mm256_stream_ps(p, v); }
+};
+FASTNETS_INLINE Half operator+(Half a, Half b) { return {_mm256_add_ps(a.v, b.v)}; }
+FASTNETS_INLINE Half operator-(Half a, Half b) { return {_mm256_sub_ps(a.v, b.v)}; }
+FASTNETS_INLINE Half operator*(Half a, Half b) { return {_mm256_mul_ps(a.v, b.v)}; }
+FASTNETS_INLINE Half max(Half a, Half b) { return {_mm256_max_ps(a.v, b.v)}; }
+FASTNETS_INLINE Half min(Half a, Half b) { return {_mm256_min_ps(a.v, b.v)}; }
+FASTNETS_INLINE Half fma(Half a, Half b, Half c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+FASTNETS_INLINE Half first_half(Vec a) { return {_mm512_castps512_ps256(a.v)}; }
+
 #elif defined(FASTNETS_LEVEL_avx2)
 
 struct Vec {
@@ -128,6 +148,21 @@ FASTNETS_INLINE Vec permute(Vec a, const int32_t* lanes) {
 FASTNETS_INLINE void stream_fence() {}
 
 #endif
+
+#if !defined(FASTNETS_LEVEL_avx512)
+using Half = Vec;  // there is none that would be cheaper
+FASTNETS_INLINE Half first_half(Vec a) { return a; }
+#endif
+
+// Vec or Half, of the same value in each lane or of the first lanes of a vector.
+template <class V>
+FASTNETS_INLINE V as(Vec a) {
+  if constexpr (V::width == Vec::width) {
+    return a;
+  } else {
+    return first_half(a);
+  }
+}
 
 }  // namespace
 }  // namespace FASTNETS_LEVEL

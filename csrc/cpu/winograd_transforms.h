@@ -11,8 +11,15 @@ namespace fastnets {
 namespace FASTNETS_LEVEL {
 namespace {
 
-FASTNETS_INLINE Vec times(float c, Vec v) { return Vec::set(c) * v; }
-FASTNETS_INLINE Vec add_times(Vec sum, float c, Vec v) { return fma(Vec::set(c), v, sum); }
+// V is Vec, or Half for the last channels.
+template <class V>
+FASTNETS_INLINE V times(float c, V v) {
+  return V::set(c) * v;
+}
+template <class V>
+FASTNETS_INLINE V add_times(V sum, float c, V v) {
+  return fma(V::set(c), v, sum);
+}
 
 template <int kOutputs>
 struct Axis;
@@ -20,21 +27,25 @@ struct Axis;
 template <>
 struct Axis<1> {
   static constexpr int kPoints = 1;
-  static FASTNETS_INLINE void input(Vec*) {}
-  static FASTNETS_INLINE void output(Vec*) {}
+  template <class V>
+  static FASTNETS_INLINE void input(V*) {}
+  template <class V>
+  static FASTNETS_INLINE void output(V*) {}
 };
 
 template <>
 struct Axis<2> {
   static constexpr int kPoints = 4;
-  static FASTNETS_INLINE void input(Vec* d) {
-    const Vec sum = d[1] + d[2], difference = d[2] - d[1];
+  template <class V>
+  static FASTNETS_INLINE void input(V* d) {
+    const V sum = d[1] + d[2], difference = d[2] - d[1];
     d[0] = d[0] - d[2];
     d[3] = d[1] - d[3];
     d[1] = sum;
     d[2] = difference;
   }
-  static FASTNETS_INLINE void output(Vec* m) {
+  template <class V>
+  static FASTNETS_INLINE void output(V* m) {
     m[0] = m[0] + (m[1] + m[2]);
     m[1] = (m[1] - m[2]) - m[3];
   }
@@ -43,9 +54,10 @@ struct Axis<2> {
 template <>
 struct Axis<4> {
   static constexpr int kPoints = 6;
-  static FASTNETS_INLINE void input(Vec* d) {
-    const Vec even1 = add_times(d[4], -4.0F, d[2]), odd1 = add_times(d[3], -4.0F, d[1]);
-    const Vec even2 = d[4] - d[2], odd2 = times(2.0F, d[3] - d[1]);
+  template <class V>
+  static FASTNETS_INLINE void input(V* d) {
+    const V even1 = add_times(d[4], -4.0F, d[2]), odd1 = add_times(d[3], -4.0F, d[1]);
+    const V even2 = d[4] - d[2], odd2 = times(2.0F, d[3] - d[1]);
     d[0] = add_times(add_times(d[4], -5.0F, d[2]), 4.0F, d[0]);
     d[5] = add_times(add_times(d[5], -5.0F, d[3]), 4.0F, d[1]);
     d[1] = even1 + odd1;
@@ -53,8 +65,9 @@ struct Axis<4> {
     d[3] = even2 + odd2;
     d[4] = even2 - odd2;
   }
-  static FASTNETS_INLINE void output(Vec* m) {
-    const Vec even1 = m[1] + m[2], odd1 = m[1] - m[2], even2 = m[3] + m[4], odd2 = m[3] - m[4];
+  template <class V>
+  static FASTNETS_INLINE void output(V* m) {
+    const V even1 = m[1] + m[2], odd1 = m[1] - m[2], even2 = m[3] + m[4], odd2 = m[3] - m[4];
     m[0] = m[0] + even1 + even2;
     m[1] = add_times(odd1, 2.0F, odd2);
     m[2] = add_times(even1, 4.0F, even2);
@@ -65,15 +78,16 @@ struct Axis<4> {
 template <>
 struct Axis<6> {
   static constexpr int kPoints = 8;
-  static FASTNETS_INLINE void input(Vec* d) {
-    const Vec first = add_times(d[0] - d[6], 5.25F, d[4] - d[2]);
-    const Vec last = add_times(d[7] - d[1], 5.25F, d[3] - d[5]);
-    const Vec even1 = add_times(d[2] + d[6], -4.25F, d[4]);
-    const Vec odd1 = add_times(d[1] + d[5], -4.25F, d[3]);
-    const Vec even2 = add_times(add_times(d[6], 0.25F, d[2]), -1.25F, d[4]);
-    const Vec odd2 = add_times(add_times(times(0.5F, d[1]), -2.5F, d[3]), 2.0F, d[5]);
-    const Vec even3 = add_times(d[6], 4.0F, add_times(d[2], -1.25F, d[4]));
-    const Vec odd3 = add_times(add_times(d[1] + d[1], -2.5F, d[3]), 0.5F, d[5]);
+  template <class V>
+  static FASTNETS_INLINE void input(V* d) {
+    const V first = add_times(d[0] - d[6], 5.25F, d[4] - d[2]);
+    const V last = add_times(d[7] - d[1], 5.25F, d[3] - d[5]);
+    const V even1 = add_times(d[2] + d[6], -4.25F, d[4]);
+    const V odd1 = add_times(d[1] + d[5], -4.25F, d[3]);
+    const V even2 = add_times(add_times(d[6], 0.25F, d[2]), -1.25F, d[4]);
+    const V odd2 = add_times(add_times(times(0.5F, d[1]), -2.5F, d[3]), 2.0F, d[5]);
+    const V even3 = add_times(d[6], 4.0F, add_times(d[2], -1.25F, d[4]));
+    const V odd3 = add_times(add_times(d[1] + d[1], -2.5F, d[3]), 0.5F, d[5]);
     d[0] = first;
     d[7] = last;
     d[1] = even1 + odd1;
@@ -83,9 +97,10 @@ struct Axis<6> {
     d[5] = even3 + odd3;
     d[6] = even3 - odd3;
   }
-  static FASTNETS_INLINE void output(Vec* m) {
-    const Vec even1 = m[1] + m[2], odd1 = m[1] - m[2], even2 = m[3] + m[4], odd2 = m[3] - m[4];
-    const Vec even3 = m[5] + m[6], odd3 = m[5] - m[6];
+  template <class V>
+  static FASTNETS_INLINE void output(V* m) {
+    const V even1 = m[1] + m[2], odd1 = m[1] - m[2], even2 = m[3] + m[4], odd2 = m[3] - m[4];
+    const V even3 = m[5] + m[6], odd3 = m[5] - m[6];
     m[0] = (m[0] + even1) + (even2 + even3);
     m[1] = add_times(add_times(odd1, 0.5F, odd3), 2.0F, odd2);
     m[2] = add_times(add_times(even1, 0.25F, even3), 4.0F, even2);
@@ -103,12 +118,52 @@ struct TileSource {
   int64_t channels;
 };
 
-// v[channel block * block_stride + xi * xi_stride] = the transformed tile, Vec::width channels at a time.
+// v[xi * xi_stride] = the transformed tile, for `lanes` channels from c on.
+template <int kZ, int kY, int kX, class V>
+FASTNETS_INLINE void transform_channels(const TileSource& source, int64_t c, int lanes, float* v,
+                                        int64_t xi_stride) {
+  constexpr int kPz = Axis<kZ>::kPoints, kPy = Axis<kY>::kPoints, kPx = Axis<kX>::kPoints;
+  constexpr int kPlane = kPy * kPx;
+  alignas(64) V tile[kPz * kPlane];
+  if (kPz > 1) {
+    for (int i = 0; i < kPlane; ++i) {
+      V line[kPz];
+#pragma GCC unroll 8
+      for (int z = 0; z < kPz; ++z) line[z] = V::load(source.pixel[z * kPlane + i] + c, lanes);
+      Axis<kZ>::input(line);
+#pragma GCC unroll 8
+      for (int z = 0; z < kPz; ++z) tile[z * kPlane + i] = line[z];
+    }
+  }
+  for (int z = 0; z < kPz; ++z) {
+    V* const plane = tile + z * kPlane;
+    for (int x = 0; x < kPx; ++x) {
+      V line[kPy];
+#pragma GCC unroll 8
+      for (int y = 0; y < kPy; ++y) {
+        const int i = y * kPx + x;
+        line[y] = kPz > 1 ? plane[i] : V::load(source.pixel[i] + c, lanes);
+      }
+      Axis<kY>::input(line);
+#pragma GCC unroll 8
+      for (int y = 0; y < kPy; ++y) plane[y * kPx + x] = line[y];
+    }
+    for (int y = 0; y < kPy; ++y) {
+      V line[kPx];
+#pragma GCC unroll 8
+      for (int x = 0; x < kPx; ++x) line[x] = plane[y * kPx + x];
+      Axis<kX>::input(line);
+#pragma GCC unroll 8
+      for (int x = 0; x < kPx; ++x) line[x].store(v + (z * kPlane + y * kPx + x) * xi_stride);
+    }
+  }
+}
+
+// v[channel block * block_stride + xi * xi_stride] = the transformed tile, Vec::width channels a block.
 template <int kZ, int kY, int kX>
 __attribute__((noinline)) void transform_input(const TileSource& source, float* v, int64_t xi_stride,
                                                int64_t block_stride) {
-  constexpr int kPz = Axis<kZ>::kPoints, kPy = Axis<kY>::kPoints, kPx = Axis<kX>::kPoints;
-  constexpr int kPlane = kPy * kPx;
+  constexpr int kPx = Axis<kX>::kPoints, kLines = Axis<kZ>::kPoints * Axis<kY>::kPoints;
   for (int64_t c = 0; c < source.channels; c += Vec::width, v += block_stride) {
     const int lanes = static_cast<int>(least(Vec::width, source.channels - c));
     // Fetched one block of channels ahead: further ahead, rows that are a multiple of 4 KiB apart (56 pixels
@@ -117,43 +172,15 @@ __attribute__((noinline)) void transform_input(const TileSource& source, float* 
     const float* const* const ahead = last ? source.next : source.pixel;
     if (ahead != nullptr) {
       const int64_t to = last ? 0 : c + Vec::width;
-      for (int row = 0; row < kPz * kPy; ++row) {  // the first two columns are those of the tile before
+      for (int line = 0; line < kLines; ++line) {  // the first two columns are those of the tile before
 #pragma GCC unroll 8
-        for (int x = kPx - kX; x < kPx; ++x) __builtin_prefetch(ahead[row * kPx + x] + to, 0, 3);
+        for (int x = kPx - kX; x < kPx; ++x) __builtin_prefetch(ahead[line * kPx + x] + to, 0, 3);
       }
     }
-    alignas(64) Vec tile[kPz * kPlane];
-    if (kPz > 1) {
-      for (int i = 0; i < kPlane; ++i) {
-        Vec line[kPz];
-#pragma GCC unroll 8
-        for (int z = 0; z < kPz; ++z) line[z] = Vec::load(source.pixel[z * kPlane + i] + c, lanes);
-        Axis<kZ>::input(line);
-#pragma GCC unroll 8
-        for (int z = 0; z < kPz; ++z) tile[z * kPlane + i] = line[z];
-      }
-    }
-    for (int z = 0; z < kPz; ++z) {
-      Vec* const plane = tile + z * kPlane;
-      for (int x = 0; x < kPx; ++x) {
-        Vec line[kPy];
-#pragma GCC unroll 8
-        for (int y = 0; y < kPy; ++y) {
-          const int i = y * kPx + x;
-          line[y] = kPz > 1 ? plane[i] : Vec::load(source.pixel[i] + c, lanes);
-        }
-        Axis<kY>::input(line);
-#pragma GCC unroll 8
-        for (int y = 0; y < kPy; ++y) plane[y * kPx + x] = line[y];
-      }
-      for (int y = 0; y < kPy; ++y) {
-        Vec line[kPx];
-#pragma GCC unroll 8
-        for (int x = 0; x < kPx; ++x) line[x] = plane[y * kPx + x];
-        Axis<kX>::input(line);
-#pragma GCC unroll 8
-        for (int x = 0; x < kPx; ++x) line[x].store(v + (z * kPlane + y * kPx + x) * xi_stride);
-      }
+    if (lanes > Half::width) {
+      transform_channels<kZ, kY, kX, Vec>(source, c, lanes, v, xi_stride);
+    } else {
+      transform_channels<kZ, kY, kX, Half>(source, c, lanes, v, xi_stride);
     }
   }
 }
@@ -171,9 +198,9 @@ struct TileTarget {
 };
 
 // One row of outputs along x through the epilogue.
-template <int kX>
-FASTNETS_INLINE void store_line(const Vec* line, const TileTarget& t, int64_t z, int64_t y, int64_t channel,
-                                int lanes, const ChannelTerms& terms, const Clamp& clamp) {
+template <int kX, class V>
+FASTNETS_INLINE void store_line(const V* line, const TileTarget& t, int64_t z, int64_t y, int64_t channel,
+                                int lanes, const ChannelTermsOf<V>& terms, const ClampOf<V>& clamp) {
   float* to = t.y + z * t.stride[0] + y * t.stride[1] + channel;
   const float* residual = t.residual == nullptr
                               ? nullptr
@@ -189,8 +216,8 @@ FASTNETS_INLINE void store_line(const Vec* line, const TileTarget& t, int64_t z,
     return;
   }
   for (int64_t x = 0; x < t.size[2]; ++x) {
-    Vec v = terms(line[x]);
-    if (residual != nullptr) v = v + Vec::load(residual + x * t.residual_stride[2], lanes);
+    V v = terms(line[x]);
+    if (residual != nullptr) v = v + V::load(residual + x * t.residual_stride[2], lanes);
     if (t.stream) {
       clamp(v).stream(to + x * t.stride[2]);
     } else {
@@ -199,48 +226,58 @@ FASTNETS_INLINE void store_line(const Vec* line, const TileTarget& t, int64_t z,
   }
 }
 
+// `lanes` channels of a tile: m[xi * xi_stride] and on are their products.
+template <int kZ, int kY, int kX, class V>
+FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const TileTarget& t,
+                                        int64_t channel, int lanes, const Epilogue& epilogue) {
+  constexpr int kPz = Axis<kZ>::kPoints, kPy = Axis<kY>::kPoints, kPx = Axis<kX>::kPoints;
+  constexpr int kPlane = kPy * kPx;
+  const ClampOf<V> clamp(epilogue);
+  const ChannelTermsOf<V> terms(epilogue, channel, lanes);
+  alignas(64) V tile[kPz > 1 ? kZ * kPlane : 1];
+  if (kPz > 1) {
+    for (int i = 0; i < kPlane; ++i) {
+      V line[kPz];
+#pragma GCC unroll 8
+      for (int z = 0; z < kPz; ++z) line[z] = V::load(m + (z * kPlane + i) * xi_stride);
+      Axis<kZ>::output(line);
+#pragma GCC unroll 8
+      for (int z = 0; z < kZ; ++z) tile[z * kPlane + i] = line[z];
+    }
+  }
+  for (int64_t z = 0; z < t.size[0]; ++z) {
+    alignas(64) V plane[kY * kPx];
+    for (int x = 0; x < kPx; ++x) {
+      V line[kPy];
+#pragma GCC unroll 8
+      for (int y = 0; y < kPy; ++y) {
+        const int i = y * kPx + x;
+        line[y] = kPz > 1 ? tile[z * kPlane + i] : V::load(m + i * xi_stride);
+      }
+      Axis<kY>::output(line);
+#pragma GCC unroll 8
+      for (int y = 0; y < kY; ++y) plane[y * kPx + x] = line[y];
+    }
+    for (int64_t y = 0; y < t.size[1]; ++y) {
+      V line[kPx];
+#pragma GCC unroll 8
+      for (int x = 0; x < kPx; ++x) line[x] = plane[y * kPx + x];
+      Axis<kX>::output(line);
+      store_line<kX>(line, t, z, y, channel, lanes, terms, clamp);
+    }
+  }
+}
+
 // m[xi * xi_stride + lane]: the products of a tile with a panel, of which t.lanes are channels.
 template <int kZ, int kY, int kX>
 __attribute__((noinline)) void transform_output(const float* m, int64_t xi_stride, const TileTarget& t,
                                                 const Epilogue& epilogue) {
-  constexpr int kPz = Axis<kZ>::kPoints, kPy = Axis<kY>::kPoints, kPx = Axis<kX>::kPoints;
-  constexpr int kPlane = kPy * kPx;
-  const Clamp clamp(epilogue);
   for (int64_t done = 0; done < t.lanes; done += Vec::width, m += Vec::width) {
     const int lanes = static_cast<int>(least(Vec::width, t.lanes - done));
-    const int64_t channel = t.channel + done;
-    const ChannelTerms terms(epilogue, channel, lanes);
-    alignas(64) Vec tile[kPz > 1 ? kZ * kPlane : 1];
-    if (kPz > 1) {
-      for (int i = 0; i < kPlane; ++i) {
-        Vec line[kPz];
-#pragma GCC unroll 8
-        for (int z = 0; z < kPz; ++z) line[z] = Vec::load(m + (z * kPlane + i) * xi_stride);
-        Axis<kZ>::output(line);
-#pragma GCC unroll 8
-        for (int z = 0; z < kZ; ++z) tile[z * kPlane + i] = line[z];
-      }
-    }
-    for (int64_t z = 0; z < t.size[0]; ++z) {
-      alignas(64) Vec plane[kY * kPx];
-      for (int x = 0; x < kPx; ++x) {
-        Vec line[kPy];
-#pragma GCC unroll 8
-        for (int y = 0; y < kPy; ++y) {
-          const int i = y * kPx + x;
-          line[y] = kPz > 1 ? tile[z * kPlane + i] : Vec::load(m + i * xi_stride);
-        }
-        Axis<kY>::output(line);
-#pragma GCC unroll 8
-        for (int y = 0; y < kY; ++y) plane[y * kPx + x] = line[y];
-      }
-      for (int64_t y = 0; y < t.size[1]; ++y) {
-        Vec line[kPx];
-#pragma GCC unroll 8
-        for (int x = 0; x < kPx; ++x) line[x] = plane[y * kPx + x];
-        Axis<kX>::output(line);
-        store_line<kX>(line, t, z, y, channel, lanes, terms, clamp);
-      }
+    if (lanes > Half::width) {
+      transform_products<kZ, kY, kX, Vec>(m, xi_stride, t, t.channel + done, lanes, epilogue);
+    } else {
+      transform_products<kZ, kY, kX, Half>(m, xi_stride, t, t.channel + done, lanes, epilogue);
     }
   }
 }

@@ -64,7 +64,7 @@ def choose(shape: ConvShape, nthreads: int, algorithm: str | None = None) -> Con
     if algorithm in (None, "grouped") and grouped_refusal(shape) is None:
         return ConvConfig("grouped")
     if algorithm in (None, "product"):
-        candidates.append((_product_cost(shape), _product(shape)))
+        candidates.append((_product_cost(shape), _product(shape, nthreads)))
     if algorithm in (None, "winograd") and winograd_refusal(shape) is None:
         candidates += [(_winograd_cost(shape, tile), _winograd(shape, tile, nthreads)) for tile in tiles_of(shape)]
     return min(candidates, key=lambda pair: pair[0])[1]
@@ -109,12 +109,14 @@ def tiles_of(shape: ConvShape) -> tuple[Axes, ...]:
     return tuple(found)
 
 
-# The model counts vector instructions of the slowest port. Its constants are fitted to measurements on Zen 4
-# (bench/ops.py --fit): what a transform costs for each point and vector, and the share of the peak that the
-# products of each kernel reach.
+# The model counts vector multiply-adds of one core: those of the products, divided by the share of the peak that
+# they reach, and what gathering a pixel, or transforming a point of a tile, costs for each vector of channels.
+# Fitted to measurements on Zen 4: of 40 layers, 36 ran within 10 % of the best tile and block.
 _GATHER, _INPUT, _OUTPUT = 2.0, 4.0, 3.0
 _PRODUCT_SHARE, _WINOGRAD_SHARE = 0.85, 0.9
-_BLOCK_BYTES = 512 << 10  # of V, half of a core's L2; and of a product's strip
+_FEW_ROWS = 8  # a product of fewer rows costs as much: it waits for the weights
+_BLOCK_BYTES = 512 << 10  # half of a core's L2, for the transformed tiles or gathered pixels of an item
+_SHARED_BYTES = 8 << 20  # a part of L3, for those that threads share
 
 
 def _vectors(channels: int) -> int:
@@ -142,9 +144,9 @@ def _points(tile: Axes) -> int:
 def _winograd_cost(shape: ConvShape, tile: Axes) -> float:
     points, tiles = _points(tile), _tile_count(shape, tile)
     inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
-    multiply = inputs * _vectors(outputs) / _WINOGRAD_SHARE
-    transform = _vectors(inputs) * _INPUT + _vectors(outputs) * _OUTPUT
-    return shape.groups * tiles * points * (multiply + transform)
+    multiply = max(tiles, _FEW_ROWS) * inputs * _vectors(outputs) / _WINOGRAD_SHARE
+    transform = tiles * (_vectors(inputs) * _INPUT + _vectors(outputs) * _OUTPUT)
+    return shape.groups * points * (multiply + transform)
 
 
 def _rows() -> int:
@@ -152,22 +154,35 @@ def _rows() -> int:
     return 14 if _C.conv_lanes() == 16 else 6
 
 
-def _block(row_floats: int, limit: int) -> int:
-    """Rows that fill half of L2, in whole products of registers; at least one."""
+def _block(count: int, row_floats: int, lowest: int, highest: int, nthreads: int) -> int:
+    """How many of `count` rows an item takes: half of L2, and equal parts for all threads where items are few."""
     rows = _rows()
-    return max(rows, min(limit, _BLOCK_BYTES // (4 * row_floats)) // rows * rows)
+    fitting = max(lowest * rows, min(highest * rows, _BLOCK_BYTES // (4 * row_floats) // rows * rows))
+    items = max(1, -(-count // fitting))
+    if items < 8 * nthreads:
+        items = -(-items // nthreads) * nthreads
+    return max(1, -(-count // items))
 
 
-def _product(shape: ConvShape) -> ConvConfig:
+def _product(shape: ConvShape, nthreads: int) -> ConvConfig:
     row = math.prod(shape.kernel) * shape.cin // shape.groups
-    return ConvConfig("product", block=_block(row, 8 * _rows()), stream=_exceeds_cache(shape))
+    # 4: half an L1 of 1x1 pixels. Splitting the output channels is left to the kernel (Plan::chunks).
+    block = _block(shape.pixels, row, 1, 4, 1)
+    return ConvConfig("product", block=block, stream=_exceeds_cache(shape))
 
 
 def _winograd(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
-    lanes, points = _C.conv_lanes(), _points(tile)
-    inputs = _vectors(shape.cin // shape.groups) * lanes
-    block = _block(points * inputs, 2 * _rows())
-    return ConvConfig("winograd", tile, block, stream=_exceeds_cache(shape))
+    lanes, points, tiles = _C.conv_lanes(), _points(tile), _tile_count(shape, tile)
+    inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
+    row = points * _vectors(inputs) * lanes
+    stream = _exceeds_cache(shape)
+    # Reading the weights once for all threads pays where an item of each thread's own would be small, or the
+    # weights are large; it needs panels of output channels (2 vectors each) for all threads.
+    few = tiles < 4 * _rows() * nthreads
+    if (few or inputs >= 512) and _vectors(outputs) >= 4 * nthreads:
+        return ConvConfig("winograd", tile, max(1, min(tiles, 112, _SHARED_BYTES // (4 * row))), True, stream)
+    lowest = 2 if inputs >= 256 and tile[0] == 1 else 1
+    return ConvConfig("winograd", tile, _block(tiles, row, lowest, 2, nthreads), stream=stream)
 
 
 @functools.cache

@@ -20,7 +20,7 @@ class PackedConv:
 
     The first input of a new size chooses a kernel (or `config` does) and packs the weights for it, if no earlier
     size did; later ones find them packed. `prepare` does that ahead of time. Changes to `weight` and `bias` after
-    the construction are not seen.
+    the construction are not seen, and gradients are not recorded: conv() is the form for training.
 
     Args:
         weight: (Cout, Cin / groups, *kernel) float32 on the CPU, 1 to 3 spatial axes.
@@ -58,6 +58,7 @@ class PackedConv:
         self.groups = groups
         self.activation = activation_of("conv", activation, parameters)
         self.config = config
+        self._chosen: dict[tuple[tuple[int, ...], int], ConvConfig] = {}
         self._packed: dict[tuple[str, Axes], _C.PackedConv] = {}
 
     @property
@@ -79,20 +80,20 @@ class PackedConv:
         """
         call = self._call(x, residual, out)
         check(call)
-        return run(call, self._pack(call, self.config or choose(call.shape, threads())), self.scale)
+        config = self._choose(call)
+        reason = _tensor_refusal(call) if self.config is None else refusal(call, config.algorithm)
+        if reason is not None:
+            raise InputError(f"conv: {config.algorithm} cannot run: {reason}")
+        return run(call, self._pack(call, config), self.scale)
 
     def prepare(self, shape: Sequence[int]) -> ConvConfig:
         """Pack the weights for inputs of `shape`; how they will run."""
-        call = self._call(torch.empty(0).expand(0), None, None, tuple(shape))
-        config = self.config or choose(call.shape, threads())
+        call = self._call(torch.empty(tuple(shape), device="meta"))
+        config = self._choose(call)
         self._pack(call, config)
         return config
 
-    def _call(
-        self, x: Tensor, residual: Tensor | None, out: Tensor | None, shape: tuple[int, ...] | None = None
-    ) -> ConvCall:
-        if shape is not None:
-            x = torch.empty(shape, device="meta")
+    def _call(self, x: Tensor, residual: Tensor | None = None, out: Tensor | None = None) -> ConvCall:
         return ConvCall(
             x=x,
             weight=self.weight,
@@ -104,6 +105,14 @@ class PackedConv:
             out=out,
         )
 
+    def _choose(self, call: ConvCall) -> ConvConfig:
+        if self.config is not None:
+            return self.config
+        key = tuple(call.x.shape), threads()
+        if key not in self._chosen:
+            self._chosen[key] = choose(call.shape, threads())
+        return self._chosen[key]
+
     def _pack(self, call: ConvCall, config: ConvConfig) -> tuple[_C.PackedConv, ConvConfig]:
         key = (config.algorithm, config.tile)
         if key not in self._packed:
@@ -113,15 +122,22 @@ class PackedConv:
 
 def refusal(call: ConvCall, algorithm: str) -> str | None:
     """Why `algorithm` cannot run `call`, or None."""
+    reason = _tensor_refusal(call)
+    if reason is not None:
+        return reason
+    if call.config is not None and call.config.algorithm != algorithm:
+        return f"config asks for {call.config.algorithm}"
+    refusals = {"winograd": winograd_refusal, "grouped": grouped_refusal, "depthwise": depthwise_refusal}
+    return refusals[algorithm](call.shape) if algorithm in refusals else None
+
+
+def _tensor_refusal(call: ConvCall) -> str | None:
     x = call.x
     if x.device.type != "cpu" or x.dtype != torch.float32:
         return f"x is {x.dtype} on {x.device}; it needs torch.float32 on cpu"
     if call.out is not None and not channels_are_dense(call.out):
         return f"out has strides {call.out.stride()}; it needs the channels of each pixel together"
-    if call.config is not None and call.config.algorithm != algorithm:
-        return f"config asks for {call.config.algorithm}"
-    refusals = {"winograd": winograd_refusal, "grouped": grouped_refusal, "depthwise": depthwise_refusal}
-    return refusals[algorithm](call.shape) if algorithm in refusals else None
+    return None
 
 
 def pack(call: ConvCall, config: ConvConfig) -> _C.PackedConv:

@@ -67,10 +67,10 @@ class Op(Generic[Call]):
             if reason is None:
                 return candidate
             logger.debug("%s: not %s: %s", self.name, candidate.name, reason)
-            reasons.append(f"{candidate.name}: {reason}")
+            reasons.append((candidate.name, reason))
         if requested is not None:
-            raise InputError(f"{self.name}: {source} {requested!r} cannot run: {reasons[0]}")
-        raise InputError(f"{self.name}: no implementation can run: {'; '.join(reasons)}")
+            raise InputError(f"{self.name}: {source} {requested!r} cannot run: {reasons[0][1]}")
+        raise InputError(f"{self.name}: no implementation can run: " + "; ".join(map(": ".join, reasons)))
 
     def _ordered(self, call: Call) -> list[Implementation[Call]]:
         first = None if self.prefer is None else self.prefer(call)

@@ -103,22 +103,12 @@ def _tiles() -> list[Case]:
             Case(1, 19, 18, (11, 13), (3, 1), padding=(1, 0), activation="gelu", config=column),
         ]
     mixed = ConvConfig("winograd", (4, 4, 1), 7)
-    stream, groups = ConvConfig("winograd", (1, 4, 4), 14, stream=True), ConvConfig("winograd", (1, 6, 6), 14)
+    stream, six = ConvConfig("winograd", (1, 4, 4), 14, stream=True), ConvConfig("winograd", (1, 6, 6), 14)
     return [
         *cases,
         Case(1, 8, 32, (6, 7, 5), (3, 3, 1), padding=(1, 1, 0), config=mixed),
         Case(1, 32, 64, (23, 22), (3, 3), padding=1, config=stream),
-        Case(
-            1,
-            32,
-            64,
-            (23, 22),
-            (3, 3),
-            padding=1,
-            groups=2,
-            residual=True,
-            config=ConvConfig("winograd", (1, 6, 6), 14),
-        ),
+        Case(1, 32, 64, (23, 22), (3, 3), padding=1, groups=2, residual=True, config=six),
     ]
 
 
@@ -159,4 +149,24 @@ CASES = [
     # nothing to do
     Case(0, 16, 8, (9, 9), (3, 3), padding=1),
     *_tiles(),
+]
+
+
+def _square(channels: int, size: int, kernel: int = 3, axes: int = 2, **window: int) -> Case:
+    """A layer of a network: equal sides, "same" padding, ReLU."""
+    dilation = window.get("dilation", 1)
+    padding = dilation * (kernel // 2)
+    return Case(1, channels, channels, (size,) * axes, (kernel,) * axes, padding=padding, activation="relu", **window)
+
+
+# What bench/ops.py measures: layers of VGG, U-Net, dilated context nets, 3D U-Net, MeshNet, ResNet.
+BENCH = [
+    *(_square(c, s) for c, s in ((64, 224), (128, 112), (256, 56), (512, 28), (512, 14), (64, 512), (64, 56))),
+    *(_square(64, 128, dilation=d) for d in (2, 4, 8, 16)),
+    *(_square(c, s, axes=3) for c, s in ((32, 96), (32, 48), (64, 48), (128, 24))),
+    *(_square(21, 96, axes=3, dilation=d) for d in (1, 2, 4)),
+    *(_square(c, s, kernel=1) for c, s in ((64, 56), (256, 28), (512, 14), (728, 19))),
+    *(_square(c, s, stride=2) for c, s in ((64, 112), (128, 56), (256, 28))),
+    Case(1, 3, 64, (224, 224), (7, 7), stride=2, padding=3, activation="relu"),
+    _square(128, 56, groups=32),
 ]

@@ -1,0 +1,227 @@
+"""conv: packing, gradients, choice and errors; results are checked over cases by tests/test_ops.py."""
+
+import threading
+from collections.abc import Callable
+
+import pytest
+import torch
+from cases import conv as conv_cases
+from cases.conv import Case, make
+from harness import check, poisoned, relative_error, thread_count
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from fastnets.errors import InputError
+from fastnets.ops.conv import OP, ConvConfig, PackedConv, conv
+from fastnets.ops.conv_arguments import window_of
+from fastnets.ops.conv_choice import ConvShape, choose
+
+GRADIENT_CASES = [
+    Case(2, 5, 6, (7, 8), (3, 3), padding=1, activation="silu", residual=True),
+    Case(1, 4, 6, (9, 7), (3, 2), stride=2, padding=((1, 0), (2, 1)), groups=2),
+    Case(1, 6, 4, (9, 9), (3, 3), padding=((2, 0), (0, 1)), dilation=2, groups=2, activation="relu"),
+    Case(1, 3, 4, (5, 6, 7), (3, 3, 3), padding=1),
+    Case(1, 3, 4, (11,), (5,), padding=6),  # padding further than the kernel reaches
+    Case(1, 8, 8, (6, 6), (1, 1), bias=False),
+]
+
+
+def leaves(case: Case, dtype: torch.dtype) -> tuple[dict[str, torch.Tensor | None], Callable[..., torch.Tensor]]:
+    """The tensors of the case as leaves, and the op as their function."""
+    call = make(case)
+    names = ("x", "weight", "bias", "residual")
+    values = {name: getattr(call, name) for name in names}
+    tensors = {n: None if t is None else t.to(dtype).requires_grad_() for n, t in values.items()}
+
+    def run(implementation: str | None = None) -> torch.Tensor:
+        return conv(
+            **tensors,
+            stride=case.stride,
+            padding=case.padding,
+            dilation=case.dilation,
+            groups=case.groups,
+            activation=case.activation,
+            implementation=implementation,
+        )
+
+    return tensors, run
+
+
+@pytest.mark.parametrize("case", GRADIENT_CASES, ids=lambda case: case.name)
+def test_gradients_are_those_of_the_reference(case: Case) -> None:
+    exact, exact_run = leaves(case, torch.float64)
+    call = make(case)
+    expected_y = OP.reference(call.__class__(**{**vars(call), **exact}))
+    upstream = torch.randn(expected_y.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    names = [name for name, tensor in exact.items() if tensor is not None]
+    expected = torch.autograd.grad(expected_y, [exact[n] for n in names], upstream)
+    through_op = torch.autograd.grad(exact_run(), [exact[n] for n in names], upstream)
+    fast, fast_run = leaves(case, torch.float32)
+    actual = torch.autograd.grad(fast_run(), [fast[n] for n in names], upstream.float())
+    for name, want, op, got in zip(names, expected, through_op, actual, strict=True):
+        torch.testing.assert_close(op, want, rtol=1e-10, atol=1e-10, msg=name)
+        assert relative_error(got, want) <= 2e-5, name
+
+
+def test_the_data_gradient_runs_in_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors, run = leaves(Case(1, 8, 8, (20, 20), (3, 3), padding=1), torch.float32)
+    y = run()
+    monkeypatch.setenv("FASTNETS_FORCE_IMPL", "conv=product")  # torch would be refused
+    x = tensors["x"]
+    assert x is not None
+    (grad,) = torch.autograd.grad(y.square().sum(), x)
+    assert grad.stride(1) == 1
+
+
+def test_torch_sees_an_operator() -> None:
+    call = make(Case(1, 5, 6, (7, 8), (3, 3), padding=1))
+    arguments = (call.x, call.weight, call.bias, None, [1, 1], [1, 1, 1, 1], [1, 1], 1, "relu", [], None)
+    torch.library.opcheck(torch.ops.fastnets.conv.default, arguments)
+    torch.library.opcheck(
+        torch.ops.fastnets.conv.default, (call.x.double().requires_grad_(), call.weight.double(), None, *arguments[3:])
+    )
+
+
+def test_packed_weights_run_many_inputs() -> None:
+    weight, bias = torch.randn(24, 16, 3, 3) / 12, torch.randn(24)
+    packed = PackedConv(weight, bias, padding=1, activation="relu")
+    for size in ((40, 41), (9, 9), (1, 1), (40, 41)):
+        x = torch.randn(2, 16, *size)
+        expected = functional.conv2d(x.double(), weight.double(), bias.double(), padding=1).relu()
+        assert relative_error(packed(x), expected) <= 2e-5
+    before = packed.bytes
+    packed(torch.randn(1, 16, 40, 41))
+    assert packed.bytes == before
+
+
+def test_prepare_packs_ahead() -> None:
+    packed = PackedConv(torch.randn(32, 32, 3, 3), padding=1)
+    assert packed.bytes == 0
+    config = packed.prepare((1, 32, 60, 60))
+    assert config.algorithm == "winograd"
+    before = packed.bytes
+    packed(torch.randn(1, 32, 60, 60))
+    assert packed.bytes == before > 0
+
+
+def test_scale_is_applied_before_the_bias() -> None:
+    weight, bias, scale = torch.randn(20, 8, 3, 3) / 8, torch.randn(20), torch.rand(20) + 0.5
+    x, residual = torch.randn(1, 8, 9, 11), torch.randn(1, 20, 9, 11)
+    y = functional.conv2d(x.double(), weight.double(), padding=1) * scale.view(-1, 1, 1) + bias.view(-1, 1, 1)
+    for config in (ConvConfig("product", block=28), ConvConfig("winograd", (1, 4, 4), 14)):
+        packed = PackedConv(weight, bias, padding=1, scale=scale, activation="gelu", config=config)
+        assert relative_error(packed(x, residual=residual), functional.gelu(y + residual)) <= 1e-5
+
+
+def test_output_may_be_a_slice_of_a_wider_tensor() -> None:
+    """Concatenation without a copy: two producers, one buffer."""
+    x = torch.randn(1, 8, 12, 12)
+    wide = torch.full((1, 12, 12, 40), float("nan")).movedim(-1, 1)
+    first, second = (PackedConv(torch.randn(c, 8, 3, 3), padding=1) for c in (24, 16))
+    first(x, out=wide[:, :24])
+    second(x, out=wide[:, 24:])
+    assert torch.equal(wide, torch.cat([first(x), second(x)], dim=1))
+
+
+def test_two_python_threads_share_packed_weights() -> None:
+    packed = PackedConv(torch.randn(64, 64, 3, 3) / 24, padding=1)
+    inputs = [torch.randn(1, 64, 40 + i, 40) for i in range(4)]
+    expected = [packed(x) for x in inputs]
+    wrong: list[int] = []
+
+    def work(i: int) -> None:
+        wrong.extend(i for _ in range(20) if not torch.equal(packed(inputs[i]), expected[i]))
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert wrong == []
+
+
+def test_more_threads_than_items() -> None:
+    call = make(Case(1, 8, 8, (3, 3), (3, 3), padding=1))
+    with poisoned(), thread_count(7):
+        for implementation in ("winograd", "product"):
+            assert (
+                relative_error(
+                    conv(call.x, call.weight, padding=1, implementation=implementation),
+                    functional.conv2d(call.x, call.weight, padding=1),
+                )
+                <= 1e-5
+            )
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_shape(data: st.DataObject) -> None:
+    axes = data.draw(st.integers(1, 3))
+
+    def per_axis(low: int, high: int) -> tuple[int, ...]:
+        return tuple(data.draw(st.integers(low, high)) for _ in range(axes))
+
+    groups = data.draw(st.sampled_from([1, 1, 2, 3]))
+    kernel, dilation = per_axis(1, 4), per_axis(1, 3)
+    reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
+    case = Case(
+        batch=data.draw(st.integers(1, 2)),
+        cin=groups * data.draw(st.integers(1, 20)),
+        cout=groups * data.draw(st.integers(1, 40)),
+        size=tuple(r + data.draw(st.integers(0, 9)) for r in reach),
+        kernel=data.draw(st.sampled_from([kernel, (3,) * axes, (1,) * axes])),
+        stride=data.draw(st.sampled_from([1, per_axis(1, 3)])),
+        padding=tuple((data.draw(st.integers(0, 3)), data.draw(st.integers(0, 3))) for _ in range(axes)),
+        dilation=data.draw(st.sampled_from([1, dilation])),
+        groups=groups,
+        residual=data.draw(st.booleans()),
+        activation=data.draw(st.sampled_from(["none", "relu", "leaky"])),
+    )
+    window = window_of(axes, case.stride, case.padding, case.dilation)
+    if min(window.out_size(case.size, case.kernel)) < 1:
+        return
+    for implementation in ("winograd", "grouped", "product"):
+        check(conv_cases, case, implementation, data.draw(st.sampled_from(["dense", "slices"])))
+
+
+def test_the_choice_follows_the_shape() -> None:
+    def algorithm(**changes: object) -> str:
+        plain = {"batch": 1, "cin": 64, "cout": 64, "groups": 1, "out": (1, 56, 56), "kernel": (1, 3, 3)}
+        values = {**plain, "stride": (1, 1, 1), "dilation": (1, 1, 1), **changes}
+        return choose(ConvShape(**values), 2).algorithm  # type: ignore[arg-type]
+
+    assert algorithm() == "winograd"
+    assert algorithm(out=(24, 24, 24), kernel=(3, 3, 3)) == "winograd"
+    assert algorithm(dilation=(1, 8, 8)) == "winograd"
+    assert algorithm(kernel=(1, 1, 1)) == "product"
+    assert algorithm(stride=(1, 2, 2)) == "product"
+    assert algorithm(out=(1, 5, 5), dilation=(1, 7, 7)) == "product"  # each tile would hold one output
+    assert algorithm(cin=8, cout=8, groups=2) == "grouped"
+
+
+def test_wrong_arguments_are_named() -> None:
+    x, weight = torch.zeros(1, 4, 8, 8), torch.zeros(6, 4, 3, 3)
+    for wrong, message in (
+        ({"x": x[0]}, "pass \\(N, C, \\*spatial\\)"),
+        ({"groups": 3}, "in 3 groups does not fit"),
+        ({"x": x.double()}, "x is torch.float64 and weight torch.float32"),
+        ({"bias": torch.zeros(4)}, r"bias has shape \(4,\): pass \(6,\)"),
+        ({"stride": 0}, "stride is 0: pass 1 or more"),
+        ({"padding": (1, 1, 1)}, r"padding is \(1, 1, 1\): pass 0 or more, one number or 2"),
+        ({"dilation": 9}, "is larger than the padded input"),
+        ({"residual": x}, r"residual is \(1, 4, 8, 8\), torch.float32: pass \(1, 6, 6, 6\)"),
+        ({"activation": "square"}, "activation is 'square'"),
+        ({"implementation": "cuda"}, "implementation is 'cuda': pass one of winograd, grouped, product, torch"),
+        ({"implementation": "grouped"}, "'grouped' cannot run: 4 channels to 6 in 1 groups"),
+        ({"implementation": "winograd", "stride": 2}, r"'winograd' cannot run: stride is \(1, 2, 2\); it needs 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            conv(**{"x": x, "weight": weight, **wrong})
+    packed = PackedConv(weight)
+    with pytest.raises(InputError, match=r"leave it, or call under torch\.no_grad"):
+        packed(x.requires_grad_(), out=torch.zeros(1, 6, 6, 6))
+    with pytest.raises(InputError, match=r"weight is torch.float64 on cpu"):
+        PackedConv(weight.double())
+    with torch.no_grad(), pytest.raises(InputError, match="winograd cannot run: out has strides"):
+        packed(x, out=torch.zeros(1, 6, 6, 6))
