@@ -1,6 +1,6 @@
 """Depthwise and separable convolutions against torch, OpenVINO and ONNX Runtime, fp32.
 
-    python bench/depthwise.py [--threads 2] [--only TEXT]
+    python bench/depthwise.py [--threads 2] [--only TEXT] [--clock cpu]
 
 Each engine runs in a process of its own; calls alternate between them, so that all see the same machine. Layers
 with as many outputs as inputs run as a chain of four, divided by four, so that no engine pays for changing the
@@ -27,7 +27,8 @@ import torch
 from sliding_window import commit, cpu_model, spread
 from torch import Tensor, nn
 
-REPEATS = 15
+from fastnets import _C
+
 PAUSE_S = 0.02  # threads of the other processes stop spinning
 RESULTS = Path(__file__).parent / "results" / "depthwise.csv"
 ENGINES = ("fastnets", "torch", "openvino", "onnxruntime")
@@ -165,7 +166,7 @@ def _onnxruntime(model: nn.Module, x: Tensor, threads: int) -> Run:
 
 
 @torch.inference_mode()
-def work(engine: str, threads: int) -> None:
+def work(engine: str, threads: int, clock: str) -> None:
     """Answer each case number on stdin with the milliseconds of one call, or -1 where its result is wrong."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
@@ -178,26 +179,16 @@ def work(engine: str, threads: int) -> None:
             expected = case.model().double()(case.input().double())
             correct = (run().double() - expected).norm() <= 1e-4 * expected.norm()
             run()
-        start = time.perf_counter()
+        now = time.process_time if clock == "cpu" else time.perf_counter
+        start = now()
         run()
-        print((time.perf_counter() - start) * 1e3 if correct else -1, flush=True)
+        print((now() - start) * 1e3 if correct else -1, flush=True)
 
 
-def peak_gflops(threads: int) -> float:
-    """What torch's matrix product reaches: the best of ten."""
-    torch.set_num_threads(threads)
-    a, best = torch.rand(1024, 1024), 0.0
-    for _ in range(10):
-        start = time.perf_counter()
-        torch.mm(a, a)
-        best = max(best, 2 * 1024**3 / (time.perf_counter() - start) / 1e9)
-    return best
-
-
-def measure(workers: dict[str, subprocess.Popen[str]], number: int) -> dict[str, list[float]]:
+def measure(workers: dict[str, subprocess.Popen[str]], number: int, repeats: int) -> dict[str, list[float]]:
     """The times of each engine on one case, taken in turns; the first turn is a warm-up."""
     times: dict[str, list[float]] = {engine: [] for engine in workers}
-    for turn in range(REPEATS + 1):
+    for turn in range(repeats + 1):
         for engine, worker in workers.items():
             assert worker.stdin is not None
             assert worker.stdout is not None
@@ -216,21 +207,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--only", default="", help="cases whose name holds this text")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: on a busy machine, one thread")
     parser.add_argument("--worker", choices=ENGINES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.worker, options.threads)
+        work(options.worker, options.threads, options.clock)
         return
-    command = [sys.executable, __file__, "--threads", str(options.threads), "--worker"]
+    command = [sys.executable, __file__, "--threads", str(options.threads), "--clock", options.clock, "--worker"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     engines = [name for name in ENGINES if importlib.util.find_spec(name)]
     workers = {name: subprocess.Popen([*command, name], text=True, **pipes) for name in engines}
-    rows = []
+    rows, peak = [], _C.peak_flops(options.threads) / 1e9
     for number, case in enumerate(CASES):
         if options.only not in case.name:
             continue
-        peak = peak_gflops(options.threads)
-        times = measure(workers, number)
+        times = measure(workers, number, options.repeats)
         ours = statistics.median(times["fastnets"])
         for peer in engines[1:]:
             rows.append(
@@ -239,6 +231,7 @@ def main() -> None:
                     "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
                     "cpu": cpu_model(),
                     "threads": options.threads,
+                    "clock": options.clock,
                     "case": case.name,
                     "peer": peer,
                     "ours_ms": round(ours, 3),
@@ -259,6 +252,8 @@ def main() -> None:
             )
     for worker in workers.values():
         worker.communicate()
+    if options.only or not rows:
+        return
     RESULTS.parent.mkdir(exist_ok=True)
     with RESULTS.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
