@@ -8,6 +8,7 @@ namespace fastnets {
 void register_conv(pybind11::module_& m);
 void register_peak(pybind11::module_& m);
 void register_pointwise(pybind11::module_& m);
+void register_separable(pybind11::module_& m);
 void register_window_accumulate(pybind11::module_& m);
 void register_window_gather(pybind11::module_& m);
 }  // namespace fastnets
@@ -23,6 +24,7 @@ PYBIND11_MODULE(_C, m) {
   fastnets::register_conv(m);
   fastnets::register_peak(m);
   fastnets::register_pointwise(m);
+  fastnets::register_separable(m);
   fastnets::register_window_accumulate(m);
   fastnets::register_window_gather(m);
 }

@@ -36,6 +36,25 @@ class PackedConv:
         nthreads: int,
     ) -> None: ...
 
+class PackedSeparable:
+    def __init__(self, depthwise: _Floats, pointwise: _Floats, nthreads: int) -> None: ...
+    @property
+    def bytes(self) -> int: ...
+    def run(
+        self,
+        x: _Floats,
+        out: _Floats,
+        stride: tuple[int, int, int],
+        pad: tuple[int, int, int],
+        dilation: tuple[int, int, int],
+        between: tuple[_Floats | None, _Floats | None, int, float, float],
+        after: tuple[_Floats | None, _Floats | None, int, float, float],
+        residual: _Floats | None,
+        block: int,
+        stream: bool,
+        nthreads: int,
+    ) -> None: ...
+
 def peak_flops(nthreads: int) -> float: ...
 def pointwise(x: _Floats, out: _Floats, activation: int, alpha: float, beta: float, nthreads: int) -> None: ...
 def window_accumulate(

@@ -26,7 +26,8 @@ int64_t packed_winograd_floats(const ConvWeights& weights, const int tile[3], in
 void pack_winograd(const ConvWeights& weights, const int tile[3], int lanes, float* packed,
                    ThreadContext& context);
 
-// [vector][tap][cin][lanes], for groups whose cin divides the lanes and equals their number of outputs
+// [vector][tap][cin][lanes], for groups whose cin divides the lanes and equals their number of outputs, and
+// for depthwise convolutions, whose cin is 1
 int64_t packed_grouped_floats(const ConvWeights& weights, int lanes);
 void pack_grouped(const ConvWeights& weights, int lanes, float* packed, ThreadContext& context);
 

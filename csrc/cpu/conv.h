@@ -1,9 +1,9 @@
 // Convolution of channels-last fp32 tensors by packed weights. One description for 1, 2 and 3 spatial axes:
 // z, y, x, where a missing axis has size 1, kernel 1, stride 1, dilation 1 and no padding.
 //
-// Three kernels compute it: conv_product.cpp (any), conv_winograd.cpp (stride 1, kernel 3 along the axes that
-// it transforms and 1 along the others) and conv_grouped.cpp (few channels a group). Weights are packed for
-// one of them by conv_pack.cpp.
+// Four kernels compute it: conv_product.cpp (any), conv_winograd.cpp (stride 1, kernel 3 along the axes that
+// it transforms and 1 along the others), conv_grouped.cpp (few channels a group) and conv_depthwise.cpp
+// (one). Weights are packed for one of them by conv_pack.cpp.
 #pragma once
 
 #include <cstdint>
@@ -49,11 +49,13 @@ FASTNETS_DECLARE(int, conv_lanes, ());
 // Bytes of scratch for `threads` threads.
 FASTNETS_DECLARE(int64_t, conv_product_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE(int64_t, conv_winograd_scratch, (const ConvCall& call, int threads));
+FASTNETS_DECLARE(int64_t, conv_depthwise_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE(int64_t, conv_grouped_scratch, (const ConvCall& call, int threads));
 
 // All threads of a team call these with the same `call` and `scratch`.
 FASTNETS_DECLARE(void, conv_product, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE(void, conv_winograd, (const ConvCall& call, void* scratch, ThreadContext& context));
+FASTNETS_DECLARE(void, conv_depthwise, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE(void, conv_grouped, (const ConvCall& call, void* scratch, ThreadContext& context));
 
 }  // namespace fastnets

@@ -78,9 +78,13 @@ class PackedConv {
       require_tile(w);
       pack(packed_winograd_floats(w, tile_, lanes), nthreads,
            [&](float* to, ThreadContext& context) { pack_winograd(w, tile_, lanes, to, context); });
+    } else if (algorithm == "depthwise") {
+      require(w.cin == 1, "conv: depthwise needs one input channel a group");
+      pack(packed_grouped_floats(w, lanes), nthreads,
+           [&](float* to, ThreadContext& context) { pack_grouped(w, lanes, to, context); });
     } else {
       require(algorithm == "grouped",
-              "conv: algorithm is " + algorithm + ": pass product, winograd or grouped");
+              "conv: algorithm is " + algorithm + ": pass product, winograd, grouped or depthwise");
       require(
           lanes % w.cin == 0 && cout_ == cin_,
           "conv: grouped needs groups whose outputs equal their inputs and divide " + std::to_string(lanes));
@@ -168,22 +172,24 @@ class PackedConv {
   }
 
   // Streaming stores need whole aligned vectors.
-  static bool can_stream(const ConvCall& call) {
+  bool can_stream(const ConvCall& call) const {
     const int64_t lanes = FASTNETS_CALL(conv_lanes)();
-    bool aligned = reinterpret_cast<uintptr_t>(call.y) % kAlignment == 0 &&
-                   call.shape.cout / call.shape.groups % lanes == 0;
+    const int64_t run = algorithm_ == "depthwise" ? call.shape.cout : call.shape.cout / call.shape.groups;
+    bool aligned = reinterpret_cast<uintptr_t>(call.y) % kAlignment == 0 && run % lanes == 0;
     for (const int64_t s : call.y_stride) aligned = aligned && s % lanes == 0;
     return aligned && call.epilogue.activation <= Activation::clamp;
   }
 
   void launch(const ConvCall& call, int nthreads) const {
     static thread_local Buffer buffer;
-    const auto size = algorithm_ == "product"    ? FASTNETS_CALL(conv_product_scratch)
-                      : algorithm_ == "winograd" ? FASTNETS_CALL(conv_winograd_scratch)
-                                                 : FASTNETS_CALL(conv_grouped_scratch);
-    const auto kernel = algorithm_ == "product"    ? FASTNETS_CALL(conv_product)
-                        : algorithm_ == "winograd" ? FASTNETS_CALL(conv_winograd)
-                                                   : FASTNETS_CALL(conv_grouped);
+    const auto size = algorithm_ == "product"     ? FASTNETS_CALL(conv_product_scratch)
+                      : algorithm_ == "winograd"  ? FASTNETS_CALL(conv_winograd_scratch)
+                      : algorithm_ == "depthwise" ? FASTNETS_CALL(conv_depthwise_scratch)
+                                                  : FASTNETS_CALL(conv_grouped_scratch);
+    const auto kernel = algorithm_ == "product"     ? FASTNETS_CALL(conv_product)
+                        : algorithm_ == "winograd"  ? FASTNETS_CALL(conv_winograd)
+                        : algorithm_ == "depthwise" ? FASTNETS_CALL(conv_depthwise)
+                                                    : FASTNETS_CALL(conv_grouped);
     void* scratch = buffer.at_least(size(call, nthreads));
     run_team(nthreads, [&](ThreadContext& context) { kernel(call, scratch, context); });
   }

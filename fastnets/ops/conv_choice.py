@@ -26,7 +26,7 @@ class ConvConfig:
     """How a convolution runs.
 
     Args:
-        algorithm: "product", "winograd" or "grouped".
+        algorithm: "product", "winograd", "grouped" or "depthwise".
         tile: Winograd's outputs along z, y, x; 1 along axes with kernel 1, and 3 along those with stride 2.
         block: output pixels (product) or tiles (winograd) of a work item.
         share: Winograd: the threads share transformed tiles and split the output channels.
@@ -61,6 +61,8 @@ class ConvShape:
 def choose(shape: ConvShape, nthreads: int, algorithm: str | None = None) -> ConvConfig:
     """The cheapest configuration, of `algorithm` where it is given, which must be able to run."""
     candidates: list[tuple[float, ConvConfig]] = []
+    if algorithm == "depthwise" or (algorithm is None and depthwise_refusal(shape) is None and shape.groups > 1):
+        return ConvConfig("depthwise", stream=_exceeds_cache(shape))
     if algorithm in (None, "grouped") and grouped_refusal(shape) is None:
         return ConvConfig("grouped")
     if algorithm in (None, "product"):
@@ -83,6 +85,13 @@ def _is_strided(shape: ConvShape) -> bool:
     axes = [axis for axis in range(3) if shape.kernel[axis] == 3]
     strides = tuple(2 if axis in axes else 1 for axis in range(3))
     return len(axes) == 2 and shape.stride == strides and all(shape.dilation[axis] == 1 for axis in axes)
+
+
+def depthwise_refusal(shape: ConvShape) -> str | None:
+    """Why the depthwise kernel cannot run `shape`."""
+    if shape.groups != shape.cin:
+        return f"{shape.cin} channels are in {shape.groups} groups; it needs one a group"
+    return None
 
 
 def grouped_refusal(shape: ConvShape) -> str | None:

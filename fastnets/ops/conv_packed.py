@@ -10,7 +10,7 @@ from torch import Tensor
 from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.conv_arguments import ConvCall, Padding, check, three, window_of
-from fastnets.ops.conv_choice import Axes, ConvConfig, choose, grouped_refusal, winograd_refusal
+from fastnets.ops.conv_choice import Axes, ConvConfig, choose, depthwise_refusal, grouped_refusal, winograd_refusal
 from fastnets.ops.epilogue import activation_of
 from fastnets.ops.layout import array5, channels_are_dense, channels_last, empty_channels_last, threads
 
@@ -127,7 +127,7 @@ def refusal(call: ConvCall, algorithm: str) -> str | None:
         return reason
     if call.config is not None and call.config.algorithm != algorithm:
         return f"config asks for {call.config.algorithm}"
-    refusals = {"winograd": winograd_refusal, "grouped": grouped_refusal}
+    refusals = {"winograd": winograd_refusal, "grouped": grouped_refusal, "depthwise": depthwise_refusal}
     return refusals[algorithm](call.shape) if algorithm in refusals else None
 
 

@@ -1,0 +1,374 @@
+// Rows of a depthwise convolution. Included by kernel files only: conv_depthwise.cpp writes them to pixels,
+// separable.cpp to the panel of a product.
+//
+// A row is cut into segments of up to kSegment outputs whose sums stay in registers, for one vector of
+// channels after another. Taps outside of the image are left out, not read as zeros: lines when the row
+// starts, columns by a branch that goes the same way for every line and vector of a segment.
+//
+// With stride s and dilation d along an axis, outputs that are d / gcd(s, d) apart form a convolution without
+// dilation and of stride s / gcd(s, d): neighbours of it share inputs. Along x that is the pattern Shared,
+// for kernels of 3 and 5, which loads each input once; all others are Unshared and load it once a tap. Along
+// y two rows run as a pair where their stride is 1: the kernel is bound by what L1 takes from L2, and a pair
+// reads 4 lines, not 6.
+#pragma once
+
+#include "common/scratch.h"
+#include "cpu/activation.h"
+#include "cpu/conv.h"
+
+namespace fastnets {
+namespace FASTNETS_LEVEL {
+namespace {
+
+constexpr int kSegment = 8;  // with 5 weights and an input, 14 of 16 registers (AVX2)
+constexpr int64_t kOutside = -1;
+constexpr int kPair = Vec::width == 16 ? 2 : 1;  // rows that run together: AVX2 lacks the registers
+
+FASTNETS_INLINE int64_t common_divisor(int64_t a, int64_t b) {
+  while (b != 0) {
+    const int64_t rest = a % b;
+    a = b, b = rest;
+  }
+  return a;
+}
+
+FASTNETS_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+struct Segment {
+  int64_t x, count;  // outputs x, x + spacing, ...
+  int64_t inside;    // whether all their inputs are
+};
+
+struct RowPair {
+  int64_t y[2];  // the second is kOutside where there is one row
+};
+
+// What the rows of a call have in common.
+struct RowPlan {
+  const ConvCall& call;
+  const ConvShape& s;
+  int64_t multiplier;  // outputs of an input channel
+  int64_t vectors;     // of output channels
+  int64_t lines;       // tap lines: (z, y) of the kernel
+  bool shared;
+  int64_t spacing, step;  // of a segment: distance of its outputs, and stride of its convolution
+  int64_t segments;       // of a row
+  int64_t columns;        // entries of a segment's table, at most
+  int64_t y_spacing;
+  bool paired;
+  int64_t pairs;  // of a plane
+
+  explicit FASTNETS_INLINE RowPlan(const ConvCall& c) : call(c), s(c.shape) {
+    multiplier = s.cin == 0 ? 1 : s.cout / s.cin;
+    vectors = ceil_div(s.cout, Vec::width);
+    lines = s.kernel[0] * (s.kernel[1] + 1);
+    spacing = spacing_of(2), step = s.stride[2] * spacing / s.dilation[2];
+    // Where a phase has less than 4 outputs, neighbours that share nothing fill the registers better.
+    shared = multiplier == 1 && (s.kernel[2] == 3 || s.kernel[2] == 5) && step <= 2 &&
+             (spacing == 1 || s.out[2] >= 4 * spacing);
+    if (!shared) spacing = 1, step = s.stride[2];
+    columns = shared ? (kSegment - 1) * step + s.kernel[2] : kSegment * s.kernel[2];
+    segments = 0;
+    for (int64_t phase = 0; phase < least(spacing, s.out[2]); ++phase) {
+      segments += ceil_div(outputs(2, spacing, phase), kSegment);
+    }
+    y_spacing = spacing_of(1);
+    paired = kPair == 2 && shared && step == 1 && s.stride[1] * y_spacing == s.dilation[1] && s.kernel[1] > 1;
+    pairs = 0;
+    for (int64_t phase = 0; phase < least(y_spacing, s.out[1]); ++phase) {
+      pairs += ceil_div(outputs(1, y_spacing, phase), paired ? 2 : 1);
+    }
+  }
+  FASTNETS_INLINE int64_t spacing_of(int axis) const {
+    return s.dilation[axis] / common_divisor(s.stride[axis], s.dilation[axis]);
+  }
+  // Outputs phase, phase + distance, ... of an axis.
+  FASTNETS_INLINE int64_t outputs(int axis, int64_t distance, int64_t phase) const {
+    return ceil_div(s.out[axis] - phase, distance);
+  }
+  FASTNETS_INLINE int64_t input_pixel() const { return s.dilation[2] * call.x_stride[3]; }
+  FASTNETS_INLINE int64_t bytes() const {
+    return slice_bytes<Segment>(segments) + slice_bytes<int64_t>(segments * columns) +
+           slice_bytes<RowPair>(pairs) + slice_bytes<const float*>(lines) + 2 * slice_bytes<int64_t>(lines);
+  }
+};
+
+// Tables of a thread: the segments, their columns and the pairs hold for all rows, the lines for one pair.
+struct RowTables {
+  Segment* segment;
+  int64_t* column;  // [segments][columns]: floats from the start of a line, or kOutside
+  RowPair* pair;    // rows that share lines follow each other
+  const float** line;
+  int64_t* line_weights[2];  // where a line's weights for a row start in those of a vector, or kOutside
+  int64_t lines = 0;
+
+  FASTNETS_INLINE RowTables(const RowPlan& plan, Arena& arena)
+      : segment(arena.take<Segment>(plan.segments)),
+        column(arena.take<int64_t>(plan.segments * plan.columns)),
+        pair(arena.take<RowPair>(plan.pairs)),
+        line(arena.take<const float*>(plan.lines)),
+        line_weights{arena.take<int64_t>(plan.lines), arena.take<int64_t>(plan.lines)} {
+    int64_t i = 0;
+    for (int64_t phase = 0; phase < least(plan.spacing, plan.s.out[2]); ++phase) {
+      const int64_t outputs = plan.outputs(2, plan.spacing, phase), parts = ceil_div(outputs, kSegment);
+      for (int64_t part = 0; part < parts; ++part, ++i) {
+        const int64_t begin = outputs * part / parts, end = outputs * (part + 1) / parts;
+        segment[i] = {phase + begin * plan.spacing, end - begin, 1};
+        fill(plan, segment[i], column + i * plan.columns);
+      }
+    }
+    i = 0;
+    for (int64_t phase = 0; phase < least(plan.y_spacing, plan.s.out[1]); ++phase) {
+      const int64_t last = plan.s.out[1] - plan.y_spacing;
+      for (int64_t y = phase; y < plan.s.out[1]; y += (plan.paired ? 2 : 1) * plan.y_spacing) {
+        pair[i++] = {{y, plan.paired && y < last ? y + plan.y_spacing : kOutside}};
+      }
+    }
+  }
+
+  // Shared: [input]; Unshared: [tap][output].
+  static FASTNETS_INLINE void fill(const RowPlan& plan, Segment& segment, int64_t* to) {
+    const ConvShape& s = plan.s;
+    const int64_t first = segment.x * s.stride[2] - s.pad[2];
+    const int64_t inner = plan.shared ? 1 : segment.count;
+    const int64_t count = plan.shared ? (segment.count - 1) * plan.step + s.kernel[2] : inner * s.kernel[2];
+    for (int64_t j = 0; j < count; ++j) {
+      const int64_t x = first + j / inner * s.dilation[2] + j % inner * s.stride[2];
+      to[j] = x >= 0 && x < s.in[2] ? x * plan.call.x_stride[3] : kOutside;
+      if (to[j] == kOutside) segment.inside = 0;
+    }
+  }
+
+  FASTNETS_INLINE void find_lines(const RowPlan& plan, int64_t image, int64_t oz, const RowPair& rows) {
+    const ConvShape& s = plan.s;
+    const int64_t* stride = plan.call.x_stride;
+    lines = 0;
+    for (int64_t i = 0; i < s.kernel[0]; ++i) {
+      const int64_t z = oz * s.stride[0] - s.pad[0] + i * s.dilation[0];
+      if (z < 0 || z >= s.in[0]) continue;
+      const int64_t second = rows.y[1] == kOutside ? 0 : 1;  // the second row's taps are one line further
+      for (int64_t j = 0; j < s.kernel[1] + second; ++j) {
+        const int64_t y = rows.y[0] * s.stride[1] - s.pad[1] + j * s.dilation[1];
+        if (y < 0 || y >= s.in[1]) continue;
+        line[lines] = plan.call.x + image * stride[0] + z * stride[1] + y * stride[2];
+        const int64_t weights = (i * s.kernel[1] + j) * s.kernel[2] * Vec::width;
+        line_weights[0][lines] = j < s.kernel[1] ? weights : kOutside;
+        line_weights[1][lines++] = second != 0 && j > 0 ? weights - s.kernel[2] * Vec::width : kOutside;
+      }
+    }
+  }
+};
+
+// Where the outputs of a segment go. Vector v of output i of row r: y + r * row + i * pixel + v * vector.
+struct Place {
+  float* y;
+  int64_t row, pixel, vector;
+  const float* residual;  // of the first output, or null
+  int64_t residual_row, residual_pixel;
+  bool whole;  // store whole vectors: the lanes past the last channel are 0
+  bool stream;
+};
+
+// A segment's inputs and its range of vectors.
+struct Work {
+  const RowPlan& plan;
+  const RowTables& tables;
+  const int64_t* column;
+  int64_t input_pixel;  // Shared: floats from one column to the next
+  bool inside;
+  int64_t from, to;
+};
+
+// How a vector of inputs is loaded: whole, its first lanes, or with each channel `multiplier` times.
+struct WholeVector {
+  using V = Vec;
+  int64_t channel;
+  static constexpr int lanes = Vec::width;
+  FASTNETS_INLINE Vec operator()(const float* pixel) const { return Vec::load(pixel + channel); }
+};
+
+template <class Vector>
+struct PartOf {
+  using V = Vector;
+  int64_t channel;
+  int lanes;
+  FASTNETS_INLINE V operator()(const float* pixel) const { return V::load(pixel + channel, lanes); }
+};
+
+struct SpreadVector {
+  using V = Vec;
+  int64_t channel;
+  int lanes, inputs;
+  int32_t order[Vec::width];
+  FASTNETS_INLINE SpreadVector(int64_t first, int count, int64_t multiplier)
+      : channel(first / multiplier), lanes(count), inputs(0) {
+    for (int i = 0; i < Vec::width; ++i) {
+      order[i] = static_cast<int32_t>(i < count ? (first + i) / multiplier - channel : 0);
+      if (i < count) inputs = order[i] + 1;
+    }
+  }
+  FASTNETS_INLINE Vec operator()(const float* pixel) const {
+    return permute(Vec::load(pixel + channel, inputs), order);
+  }
+};
+
+// Adds the inputs of the lines to the sums [row][output].
+template <int kWidth, int kStep>
+struct Shared {
+  static constexpr bool kSpreads = false;
+
+  template <int kRows, int kCount, bool kInside, class Source>
+  static FASTNETS_INLINE void add(const Work& work, const Source& source, const float* weights,
+                                  typename Source::V (&sum)[kRows][kCount]) {
+    for (int64_t i = 0; i < work.tables.lines; ++i) {
+      const float* const line = work.tables.line[i];
+      const int64_t first = work.tables.line_weights[0][i];
+      const int64_t second = kRows == 2 ? work.tables.line_weights[1][i] : kOutside;
+      if (kRows == 2 && first != kOutside && second != kOutside) {
+        add_line<0, kRows, kInside>(work, source, line, weights + first, weights + second, sum);
+      } else if (kRows == 1 || first != kOutside) {
+        add_line<0, 1, kInside>(work, source, line, weights + first, nullptr, sum);
+      } else {
+        add_line<kRows - 1, kRows, kInside>(work, source, line, nullptr, weights + second, sum);
+      }
+    }
+  }
+
+  // A line's part in the rows [kFrom, kTo).
+  template <int kFrom, int kTo, bool kInside, int kRows, int kCount, class Source>
+  static FASTNETS_INLINE void add_line(const Work& work, const Source& source, const float* line,
+                                       const float* first, const float* second,
+                                       typename Source::V (&sum)[kRows][kCount]) {
+    using V = typename Source::V;
+    V weight[kRows][kWidth];
+#pragma GCC unroll 2
+    for (int r = kFrom; r < kTo; ++r) {
+#pragma GCC unroll 8
+      for (int k = 0; k < kWidth; ++k) weight[r][k] = V::load((r == 0 ? first : second) + k * Vec::width);
+    }
+    const float* pixel = line + work.column[0];
+#pragma GCC unroll 32
+    for (int j = 0; j < (kCount - 1) * kStep + kWidth; ++j, pixel += work.input_pixel) {
+      if (!kInside && work.column[j] == kOutside) continue;
+      const V in = source(kInside ? pixel : line + work.column[j]);
+#pragma GCC unroll 8
+      for (int k = 0; k < kWidth; ++k) {
+        const int n = (j - k) / kStep;
+        if (j < k || (j - k) % kStep != 0 || n >= kCount) continue;
+#pragma GCC unroll 2
+        for (int r = kFrom; r < kTo; ++r) sum[r][n] = fma(in, weight[r][k], sum[r][n]);
+      }
+    }
+  }
+};
+
+struct Unshared {
+  static constexpr bool kSpreads = true;
+
+  template <int kRows, int kCount, bool kInside, class Source>
+  static FASTNETS_INLINE void add(const Work& work, const Source& source, const float* weights,
+                                  typename Source::V (&sum)[kRows][kCount]) {
+    for (int64_t i = 0; i < work.tables.lines; ++i) {
+      const float* const line = work.tables.line[i];
+      const float* weight = weights + work.tables.line_weights[0][i];
+      const int64_t* column = work.column;
+      for (int64_t k = 0; k < work.plan.s.kernel[2]; ++k, column += kCount, weight += Vec::width) {
+        const auto w = Source::V::load(weight);
+#pragma GCC unroll 8
+        for (int n = 0; n < kCount; ++n) {
+          if (kInside || column[n] != kOutside) sum[0][n] = fma(source(line + column[n]), w, sum[0][n]);
+        }
+      }
+    }
+  }
+};
+
+template <class Pattern, int kRows, int kCount, bool kInside, class Source>
+FASTNETS_INLINE void run_vector(const Work& work, const Source& source, int64_t vector, const Place& place,
+                                const Epilogue& epilogue) {
+  const ClampOf<typename Source::V> clamp(epilogue);
+  using V = typename Source::V;
+  V sum[kRows][kCount];
+#pragma GCC unroll 2
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+    for (int n = 0; n < kCount; ++n) sum[r][n] = V::set(0.0F);
+  }
+  const float* const weights = work.plan.call.weights + vector * work.plan.s.taps() * Vec::width;
+  Pattern::template add<kRows, kCount, kInside>(work, source, weights, sum);
+  const ChannelTermsOf<V> terms(epilogue, vector * Vec::width, source.lanes);
+#pragma GCC unroll 2
+  for (int r = 0; r < kRows; ++r) {
+    float* y = place.y + r * place.row + vector * place.vector;
+#pragma GCC unroll 8
+    for (int n = 0; n < kCount; ++n, y += place.pixel) {
+      V v = terms(sum[r][n]);
+      if (place.residual != nullptr) {
+        const int64_t offset = r * place.residual_row + n * place.residual_pixel + vector * Vec::width;
+        v = v + V::load(place.residual + offset, source.lanes);
+      }
+      if (place.stream) {
+        clamp(v).stream(y);
+      } else if (source.lanes == V::width || place.whole) {
+        clamp(v).store(y);
+      } else {
+        clamp(v).store(y, source.lanes);
+      }
+    }
+  }
+}
+
+template <class Pattern, int kRows, int kCount>
+__attribute__((noinline)) void run_segment(const Work& work, const Place& place, const Epilogue& epilogue) {
+  const int64_t channels = work.plan.s.cout, multiplier = work.plan.multiplier;
+  for (int64_t v = work.from; v < work.to; ++v) {
+    const int64_t channel = v * Vec::width;
+    const int lanes = static_cast<int>(least(Vec::width, channels - channel));
+    if (multiplier > 1) {
+      if constexpr (Pattern::kSpreads) {
+        const SpreadVector source(channel, lanes, multiplier);
+        run_vector<Pattern, kRows, kCount, false>(work, source, v, place, epilogue);
+      }
+    } else if (lanes == Vec::width && work.inside) {
+      run_vector<Pattern, kRows, kCount, true>(work, WholeVector{channel}, v, place, epilogue);
+    } else if (lanes > Half::width || Half::width == Vec::width) {
+      run_vector<Pattern, kRows, kCount, false>(work, PartOf<Vec>{channel, lanes}, v, place, epilogue);
+    } else {
+      run_vector<Pattern, kRows, kCount, false>(work, PartOf<Half>{channel, lanes}, v, place, epilogue);
+    }
+  }
+}
+
+using SegmentKernel = void (*)(const Work&, const Place&, const Epilogue&);
+
+template <class Pattern, int kRows>
+FASTNETS_INLINE SegmentKernel of_count(int64_t count) {
+  static constexpr SegmentKernel kKernels[kSegment] = {
+      run_segment<Pattern, kRows, 1>, run_segment<Pattern, kRows, 2>, run_segment<Pattern, kRows, 3>,
+      run_segment<Pattern, kRows, 4>, run_segment<Pattern, kRows, 5>, run_segment<Pattern, kRows, 6>,
+      run_segment<Pattern, kRows, 7>, run_segment<Pattern, kRows, 8>};
+  return kKernels[count - 1];
+}
+
+FASTNETS_INLINE SegmentKernel segment_kernel(const RowPlan& plan, int64_t count, bool pair) {
+  if (!plan.shared) return of_count<Unshared, 1>(count);
+  if (plan.s.kernel[2] == 3) {
+    if (pair) return of_count<Shared<3, 1>, kPair>(count);
+    return plan.step == 1 ? of_count<Shared<3, 1>, 1>(count) : of_count<Shared<3, 2>, 1>(count);
+  }
+  if (pair) return of_count<Shared<5, 1>, kPair>(count);
+  return plan.step == 1 ? of_count<Shared<5, 1>, 1>(count) : of_count<Shared<5, 2>, 1>(count);
+}
+
+// The segment `index` of the rows whose lines are in `tables`, for the vectors [from, to).
+FASTNETS_INLINE void run(const RowPlan& plan, const RowTables& tables, int64_t index, bool pair, int64_t from,
+                         int64_t to, const Place& place, const Epilogue& epilogue) {
+  const Segment& segment = tables.segment[index];
+  const Work work{plan, tables, tables.column + index * plan.columns, plan.input_pixel(), segment.inside != 0,
+                  from, to};
+  segment_kernel(plan, segment.count, pair)(work, place, epilogue);
+}
+
+}  // namespace
+}  // namespace FASTNETS_LEVEL
+}  // namespace fastnets

@@ -1,0 +1,169 @@
+// fastnets._C.PackedSeparable: a depthwise and a 1x1 convolution, packed, run on any number of inputs.
+#include "cpu/separable.h"
+
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <tuple>
+
+#include "common/arguments.h"
+#include "common/conv_pack.h"
+#include "common/scratch.h"
+
+namespace fastnets {
+namespace {
+
+namespace py = pybind11;
+
+using Axes = std::array<int64_t, 3>;
+// scale, shift, activation and its two parameters
+using Terms = std::tuple<std::optional<py::array>, std::optional<py::array>, int, float, float>;
+
+const char* const kOp = "separable";
+
+// Below this many multiplications a call costs less than waking the other threads.
+constexpr int64_t kParallelProducts = 1 << 18;
+
+void require_pixels(const py::array& array, const std::string& name) {
+  require_array<float>(array, kOp, name, 5);
+  require(array.shape(1) == 1 || array.size() == 0 || stride<float>(array, 1) == 1,
+          std::string(kOp) + ": " + name + " must have its channels adjacent: pass a channels-last copy");
+}
+
+void set_strides(const py::array& array, int64_t out[4]) {
+  out[0] = stride<float>(array, 0);
+  for (int i = 0; i < 3; ++i) out[i + 1] = stride<float>(array, 2 + i);
+}
+
+const float* channel_values(const std::optional<py::array>& array, int64_t channels,
+                            const std::string& name) {
+  if (!array) return nullptr;
+  require_array<float>(*array, kOp, name, 1);
+  require_shape(*array, {channels}, kOp, name, "one value a channel");
+  require(channels == 1 || stride<float>(*array, 0) == 1,
+          std::string(kOp) + ": " + name + " must be contiguous: pass a copy");
+  return static_cast<const float*>(array->data());
+}
+
+void set_terms(const Terms& terms, int64_t channels, const std::string& name, Epilogue& epilogue) {
+  epilogue.scale = channel_values(std::get<0>(terms), channels, "the scale " + name);
+  epilogue.shift = channel_values(std::get<1>(terms), channels, "the shift " + name);
+  epilogue.activation = activation_of(std::get<2>(terms), kOp);
+  epilogue.alpha = std::get<3>(terms), epilogue.beta = std::get<4>(terms);
+}
+
+class PackedSeparable {
+ public:
+  PackedSeparable(const py::array& depthwise, const py::array& pointwise, int nthreads) {
+    require_array<float>(depthwise, kOp, "depthwise", 5);
+    require_array<float>(pointwise, kOp, "pointwise", 2);
+    require((depthwise.flags() & pointwise.flags() & py::array::c_style) != 0,
+            "separable: the weights must be contiguous: pass copies");
+    middle_ = depthwise.shape(0), cout_ = pointwise.shape(0);
+    require(depthwise.shape(1) == 1 && pointwise.shape(1) == middle_,
+            "separable: depthwise has shape " + shape_text(depthwise) + " and pointwise " +
+                shape_text(pointwise) + ": pass (M, 1, z, y, x) and (Cout, M)");
+    for (int i = 0; i < 3; ++i) kernel_[i] = depthwise.shape(2 + i);
+    const int lanes = FASTNETS_CALL(conv_lanes)();
+    const ConvWeights first{static_cast<const float*>(depthwise.data()),
+                            middle_,
+                            1,
+                            middle_,
+                            {kernel_[0], kernel_[1], kernel_[2]}};
+    const ConvWeights second{static_cast<const float*>(pointwise.data()), cout_, middle_, 1, {1, 1, 1}};
+    const int64_t sizes[2] = {slice_bytes<float>(packed_grouped_floats(first, lanes)),
+                              slice_bytes<float>(packed_product_floats(second, lanes))};
+    bytes_ = sizes[0] + sizes[1];
+    Arena arena(weights_.at_least(std::max(bytes_, kAlignment)));
+    float* const to_first = arena.take<float>(packed_grouped_floats(first, lanes));
+    float* const to_second = arena.take<float>(packed_product_floats(second, lanes));
+    depthwise_ = to_first, pointwise_ = to_second;
+    const py::gil_scoped_release release;
+    run_team(nthreads, [&](ThreadContext& context) {
+      pack_grouped(first, lanes, to_first, context);
+      pack_product(second, lanes, to_second, context);
+    });
+  }
+
+  int64_t bytes() const { return bytes_; }
+
+  void run(const py::array& x, const py::array& out, const Axes& stride_of, const Axes& pad,
+           const Axes& dilation, const Terms& between, const Terms& after,
+           const std::optional<py::array>& residual, int64_t block, bool stream, int nthreads) const {
+    require_pixels(x, "x");
+    require_pixels(out, "out");
+    require(out.writeable(), "separable: out is read-only: pass an array that can be written");
+    require(nthreads >= 1 && block >= 1, "separable: nthreads and block must be 1 or more");
+    SeparableCall call{};
+    ConvShape& s = call.depthwise.shape;
+    s.batch = x.shape(0), s.cin = s.groups = x.shape(1), s.cout = middle_;
+    require(s.cin > 0 && middle_ % s.cin == 0, "separable: x has shape " + shape_text(x) +
+                                                   ": pass a divisor of " + std::to_string(middle_) +
+                                                   " channels");
+    require(out.shape(0) == s.batch && out.shape(1) == cout_, "separable: out has shape " + shape_text(out) +
+                                                                  ": pass the batch of x and " +
+                                                                  std::to_string(cout_) + " channels");
+    for (int i = 0; i < 3; ++i) {
+      s.in[i] = x.shape(2 + i), s.out[i] = out.shape(2 + i);
+      s.kernel[i] = kernel_[i], s.stride[i] = stride_of[i], s.pad[i] = pad[i], s.dilation[i] = dilation[i];
+      require(s.stride[i] >= 1 && s.dilation[i] >= 1 && s.pad[i] >= 0,
+              "separable: strides and dilations must be 1 or more, and padding 0 or more");
+    }
+    call.depthwise.x = static_cast<const float*>(x.data());
+    set_strides(x, call.depthwise.x_stride);
+    call.depthwise.weights = depthwise_;
+    set_terms(between, middle_, "between", call.depthwise.epilogue);
+    call.cout = cout_, call.weights = pointwise_;
+    call.y = static_cast<float*>(const_cast<void*>(out.data()));
+    set_strides(out, call.y_stride);
+    set_terms(after, cout_, "after", call.epilogue);
+    if (residual) {
+      require_pixels(*residual, "residual");
+      require_shape(*residual, {out.shape(0), out.shape(1), out.shape(2), out.shape(3), out.shape(4)}, kOp,
+                    "residual", "the shape of out");
+      call.epilogue.residual = static_cast<const float*>(residual->data());
+      set_strides(*residual, call.epilogue.residual_stride);
+    }
+    call.block = block;
+    call.stream = stream && can_stream(call);
+    if (out.size() == 0) return;
+    if (s.out_pixels() * middle_ * (cout_ + s.taps()) < kParallelProducts) nthreads = 1;
+    static thread_local Buffer buffer;
+    const py::gil_scoped_release release;
+    void* scratch = buffer.at_least(FASTNETS_CALL(separable_scratch)(call, nthreads));
+    const auto kernel = FASTNETS_CALL(separable);
+    run_team(nthreads, [&](ThreadContext& context) { kernel(call, scratch, context); });
+  }
+
+ private:
+  // Streaming stores need whole aligned vectors.
+  static bool can_stream(const SeparableCall& call) {
+    const int64_t lanes = FASTNETS_CALL(conv_lanes)();
+    bool aligned = reinterpret_cast<uintptr_t>(call.y) % kAlignment == 0 && call.cout % lanes == 0;
+    for (const int64_t s : call.y_stride) aligned = aligned && s % lanes == 0;
+    return aligned && call.epilogue.activation <= Activation::clamp;
+  }
+
+  int64_t middle_, cout_;
+  Axes kernel_;
+  int64_t bytes_ = 0;
+  Buffer weights_;
+  const float* depthwise_;
+  const float* pointwise_;
+};
+
+}  // namespace
+
+void register_separable(py::module_& m) {
+  py::class_<PackedSeparable>(m, "PackedSeparable")
+      .def(py::init<const py::array&, const py::array&, int>(), py::arg("depthwise"), py::arg("pointwise"),
+           py::arg("nthreads"))
+      .def_property_readonly("bytes", &PackedSeparable::bytes)
+      .def("run", &PackedSeparable::run, py::arg("x"), py::arg("out"), py::arg("stride"), py::arg("pad"),
+           py::arg("dilation"), py::arg("between"), py::arg("after"), py::arg("residual"), py::arg("block"),
+           py::arg("stream"), py::arg("nthreads"));
+}
+
+}  // namespace fastnets

@@ -1,0 +1,217 @@
+"""The arguments of separable, and PackedSeparable: its weights, packed once and run on any number of inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fastnets import _C
+from fastnets.errors import InputError
+from fastnets.ops.conv_arguments import Padding, Window, three, window_of
+from fastnets.ops.epilogue import Activation, activation_of
+from fastnets.ops.layout import array5, channels_are_dense, channels_last, empty_channels_last, threads
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# A block's panel of depthwise results: a quarter of a core's L2, beside which the weights stream through.
+_PANEL_BYTES = 256 << 10
+_LEAST_PIXELS, _MOST_PIXELS = 32, 112
+_STREAM_BYTES = 16 << 20  # an output that is larger leaves the caches before it is read again
+
+
+@dataclass(frozen=True)
+class SeparableCall:
+    """activation(pointwise(middle_activation(depthwise(x) * middle_scale + middle_bias)) + bias + residual)."""
+
+    x: Tensor
+    depthwise: Tensor
+    pointwise: Tensor
+    bias: Tensor | None
+    middle_scale: Tensor | None
+    middle_bias: Tensor | None
+    residual: Tensor | None
+    window: Window
+    middle_activation: Activation = field(default_factory=Activation)
+    activation: Activation = field(default_factory=Activation)
+    out: Tensor | None = None
+    block: int | None = None
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """(N, Cout, *spatial)."""
+        spatial = self.window.out_size(self.x.shape[2:], self.depthwise.shape[2:])
+        return (self.x.shape[0], self.pointwise.shape[0], *spatial)
+
+
+class PackedSeparable:
+    """A depthwise and a 1x1 convolution in one kernel, with packed weights.
+
+    Changes to the tensors after the construction are not seen.
+
+    Args:
+        depthwise: (M, 1, *kernel) float32 on the CPU, 1 to 3 spatial axes; M is a multiple of the input channels.
+        pointwise: (Cout, M, 1, ...), or (Cout, M).
+        bias: (Cout,), added to the result.
+        middle_scale, middle_bias: (M,), applied to the depthwise results: a folded batch norm.
+        stride, dilation: of the depthwise convolution: one number, or one a spatial axis.
+        padding: zeros on both sides of each axis: one number, one an axis, or pairs (before, after).
+        middle_activation, middle_parameters: of the depthwise results; see fastnets.ops.epilogue.
+        activation, parameters: of the result.
+        block: pixels that the two convolutions work on at a time; None fits them into the cache.
+
+    Raises:
+        InputError: the arguments do not fit together.
+    """
+
+    def __init__(
+        self,
+        depthwise: Tensor,
+        pointwise: Tensor,
+        bias: Tensor | None = None,
+        *,
+        middle_scale: Tensor | None = None,
+        middle_bias: Tensor | None = None,
+        stride: int | Sequence[int] = 1,
+        padding: Padding = 0,
+        dilation: int | Sequence[int] = 1,
+        middle_activation: str = "none",
+        middle_parameters: Sequence[float] = (),
+        activation: str = "none",
+        parameters: Sequence[float] = (),
+        block: int | None = None,
+    ) -> None:
+        if depthwise.dtype != torch.float32 or depthwise.device.type != "cpu":
+            raise InputError(f"separable: depthwise is {depthwise.dtype} on {depthwise.device}: pass float32 on cpu")
+        self._call = SeparableCall(
+            x=depthwise.new_empty(0),
+            depthwise=depthwise.detach(),
+            pointwise=pointwise.detach(),
+            bias=bias,
+            middle_scale=middle_scale,
+            middle_bias=middle_bias,
+            residual=None,
+            window=window_of(depthwise.dim() - 2, stride, padding, dilation, "separable"),
+            middle_activation=activation_of("separable", middle_activation, middle_parameters),
+            activation=activation_of("separable", activation, parameters),
+            block=block,
+        )
+        check_weights(self._call)
+        self._packed = pack(self._call)
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the packed weights."""
+        return self._packed.bytes
+
+    def __call__(self, x: Tensor, *, residual: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+        """The result for `x`, channels-last.
+
+        Args:
+            x: (N, C, *spatial) float32; a copy is made unless the channels of each pixel lie together.
+            residual: added before the activation; the shape of the result.
+            out: where to write: the shape of the result, the channels of each pixel together. It may be a slice
+                of the channels of a wider tensor, or a crop of a larger one.
+
+        Raises:
+            InputError: a shape, dtype or layout does not fit.
+        """
+        call = SeparableCall(**{**vars(self._call), "x": x, "residual": residual, "out": out})
+        check(call)
+        reason = refusal(call)
+        if reason is not None:
+            raise InputError(f"separable: {reason}")
+        return run(call, self._packed)
+
+
+def check_weights(call: SeparableCall) -> None:
+    """Raise InputError where the weights and what goes with them do not fit together."""
+    depthwise, pointwise = call.depthwise, call.pointwise
+    if depthwise.dim() not in (3, 4, 5) or depthwise.shape[1] != 1:
+        raise InputError(f"separable: depthwise has shape {tuple(depthwise.shape)}: pass (M, 1, *kernel)")
+    middle = len(depthwise)
+    if pointwise.dim() < 2 or pointwise.shape[1] != middle or pointwise.numel() != len(pointwise) * middle:
+        raise InputError(
+            f"separable: pointwise has shape {tuple(pointwise.shape)} and depthwise {tuple(depthwise.shape)}: pass "
+            f"(Cout, {middle}, 1, ...)"
+        )
+    wanted = {"bias": len(pointwise), "middle_scale": middle, "middle_bias": middle}
+    for name, size in wanted.items():
+        tensor: Tensor | None = getattr(call, name)
+        if tensor is not None and tensor.shape != (size,):
+            raise InputError(f"separable: {name} has shape {tuple(tensor.shape)}: pass ({size},)")
+    if call.block is not None and call.block < 1:
+        raise InputError(f"separable: block is {call.block}: pass 1 or more, or None")
+
+
+def check(call: SeparableCall) -> None:
+    """Raise InputError where the input does not fit the weights."""
+    x, depthwise = call.x, call.depthwise
+    if x.dim() != depthwise.dim() or len(depthwise) % max(1, x.shape[1]):
+        raise InputError(
+            f"separable: x has shape {tuple(x.shape)} and depthwise {tuple(depthwise.shape)}: pass (N, C, *spatial) "
+            f"with C a divisor of {len(depthwise)}"
+        )
+    if not x.is_floating_point() or depthwise.dtype != x.dtype or call.pointwise.dtype != x.dtype:
+        raise InputError(
+            f"separable: x is {x.dtype}, depthwise {depthwise.dtype} and pointwise {call.pointwise.dtype}: pass one "
+            "floating-point dtype"
+        )
+    shape = call.out_shape
+    if min(shape[2:]) < 1:
+        raise InputError(
+            f"separable: the kernel {tuple(depthwise.shape[2:])} with dilation {call.window.dilation} is larger than "
+            f"the padded input {tuple(x.shape[2:])}: pad by more, or pass a larger input"
+        )
+    for name, tensor in (("residual", call.residual), ("out", call.out)):
+        if tensor is not None and (tuple(tensor.shape) != shape or tensor.dtype != x.dtype):
+            raise InputError(f"separable: {name} is {tuple(tensor.shape)}, {tensor.dtype}: pass {shape}, {x.dtype}")
+    given = (x, call.depthwise, call.pointwise, call.bias, call.residual, call.out)
+    if call.out is not None and torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given):
+        raise InputError("separable: out was given and gradients are recorded: leave it, or call under torch.no_grad()")
+
+
+def refusal(call: SeparableCall) -> str | None:
+    """Why the kernel cannot run `call`, or None."""
+    x = call.x
+    if x.device.type != "cpu" or x.dtype != torch.float32:
+        return f"x is {x.dtype} on {x.device}; it needs torch.float32 on cpu"
+    if call.out is not None and not channels_are_dense(call.out):
+        return f"out has strides {call.out.stride()}; it needs the channels of each pixel together"
+    return None
+
+
+def pack(call: SeparableCall) -> _C.PackedSeparable:
+    """The weights of `call`."""
+    pointwise = call.pointwise.detach().contiguous().flatten(1)
+    return _C.PackedSeparable(array5(call.depthwise.detach().contiguous()), pointwise.numpy(), threads())
+
+
+def run(call: SeparableCall, packed: _C.PackedSeparable) -> Tensor:
+    """The result of `call` by weights that `pack` made of its own."""
+    window, middle, after = call.window, call.middle_activation, call.activation
+    out = empty_channels_last(call.x, call.out_shape) if call.out is None else call.out
+    fitting = _PANEL_BYTES // (4 * len(call.depthwise))
+    packed.run(
+        x=array5(channels_last(call.x)),
+        out=array5(out),
+        stride=three(window.stride),
+        pad=three([before for before, _ in window.padding], missing=0),
+        dilation=three(window.dilation),
+        between=(_vector(call.middle_scale), _vector(call.middle_bias), middle.number, middle.alpha, middle.beta),
+        after=(None, _vector(call.bias), after.number, after.alpha, after.beta),
+        residual=None if call.residual is None else array5(channels_last(call.residual)),
+        block=call.block or min(_MOST_PIXELS, max(_LEAST_PIXELS, fitting)),
+        stream=4 * out.numel() > _STREAM_BYTES,
+        nthreads=threads(),
+    )
+    return out
+
+
+def _vector(values: Tensor | None) -> NDArray[np.float32] | None:
+    return None if values is None else values.detach().contiguous().numpy()
