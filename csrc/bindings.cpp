@@ -6,6 +6,7 @@
 
 namespace fastnets {
 void register_pointwise(pybind11::module_& m);
+void register_pool(pybind11::module_& m);
 void register_window_accumulate(pybind11::module_& m);
 }
 
@@ -18,5 +19,6 @@ PYBIND11_MODULE(_C, m) {
     return names;
   });
   fastnets::register_pointwise(m);
+  fastnets::register_pool(m);
   fastnets::register_window_accumulate(m);
 }

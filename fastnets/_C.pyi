@@ -8,6 +8,18 @@ _Floats = NDArray[np.float32]
 def active_isa() -> str: ...
 def available_isas() -> list[str]: ...
 def pointwise(x: _Floats, out: _Floats, activation: int, alpha: float, beta: float, nthreads: int) -> None: ...
+def pool(
+    x: _Floats,
+    out: _Floats,
+    window: list[int],
+    stride: list[int],
+    pad: list[int],
+    dilation: list[int],
+    average: bool,
+    count_pad: bool,
+    divisor: float,
+    nthreads: int,
+) -> None: ...
 def window_accumulate(
     out: _Floats,
     windows: _Floats,
