@@ -20,6 +20,14 @@ def pool(
     divisor: float,
     nthreads: int,
 ) -> None: ...
+def resize(
+    x: _Floats,
+    out: _Floats,
+    low: list[NDArray[np.int64]],
+    high: list[NDArray[np.int64]],
+    weight: list[_Floats] | None,
+    nthreads: int,
+) -> None: ...
 def window_accumulate(
     out: _Floats,
     windows: _Floats,

@@ -61,7 +61,7 @@ def test_global_average_of_many_pixels_is_exact() -> None:
     assert torch.equal(global_max_pool(x, implementation="native"), x.amax((2, 3), keepdim=True))
 
 
-@pytest.mark.parametrize("shape", [(2, 5, 9, 8), (1, 3, 5, 6, 7), (2, 3, 11)])
+@pytest.mark.parametrize("shape", [(1, 3, 5, 4), (1, 2, 3, 3, 4), (2, 3, 7)])
 def test_gradient(shape: tuple[int, ...]) -> None:
     x = torch.randn(shape, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda v: max_pool(v, 3, stride=2, padding=1), x)
