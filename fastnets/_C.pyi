@@ -28,6 +28,21 @@ def resize(
     weight: list[_Floats] | None,
     nthreads: int,
 ) -> None: ...
+def norm(
+    x: _Floats,
+    out: _Floats,
+    groups: int,
+    epsilon: float,
+    moments: NDArray[np.float64] | None,
+    scale: _Floats | None,
+    shift: _Floats | None,
+    residual: _Floats | None,
+    activation: int,
+    alpha: float,
+    beta: float,
+    nthreads: int,
+) -> None: ...
+def moments(x: _Floats, out: NDArray[np.float64], nthreads: int) -> None: ...
 def window_accumulate(
     out: _Floats,
     windows: _Floats,

@@ -2,7 +2,7 @@
 
 #include <limits>
 
-#include "cpu/vec.h"
+#include "cpu/pixel_rows.h"
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
@@ -71,7 +71,7 @@ FASTNETS_INLINE void reduce_pixel(const float* x, const Window& w, float* y, int
   int64_t c = 0;
   for (; c + block <= channels; c += block) reduce<average, kVecs>(x + c, w, y + c, Vec::width);
   for (; c < channels; c += Vec::width) {
-    const int lanes = channels - c < Vec::width ? static_cast<int>(channels - c) : Vec::width;
+    const int lanes = lanes_at(c, channels);
     reduce<average, 1>(x + c, w, y + c, lanes);
   }
 }
@@ -81,7 +81,7 @@ void pool_row(const PoolCall& call, int64_t n, int64_t z, int64_t y) {
   const Span deep = span(call, 0, z), high = span(call, 1, y);
   const float* rows =
       call.x.data + n * call.x.stride[0] + deep.first * call.x.stride[1] + high.first * call.x.stride[2];
-  float* out = call.y.data + n * call.y.stride[0] + z * call.y.stride[1] + y * call.y.stride[2];
+  float* out = row_of(call.y, n, z, y);
   Window w{};
   w.taps[0] = deep.taps, w.taps[1] = high.taps;
   for (int i = 0; i < 3; ++i) w.step[i] = call.dilation[i] * call.x.stride[i + 1];
@@ -141,7 +141,7 @@ void pool_block(const PoolCall& c, int64_t n, int64_t block, float* out) {
     reduce_block<average, 2>(c, image + ch, first, last, out + ch, Vec::width);
   }
   for (; ch < channels; ch += Vec::width) {
-    const int lanes = channels - ch < Vec::width ? static_cast<int>(channels - ch) : Vec::width;
+    const int lanes = lanes_at(ch, channels);
     reduce_block<average, 1>(c, image + ch, first, last, out + ch, lanes);
   }
 }

@@ -1,14 +1,10 @@
 #include "cpu/resize.h"
 
-#include "cpu/vec.h"
+#include "cpu/pixel_rows.h"
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
 namespace {
-
-FASTNETS_INLINE int lanes_at(int64_t i, int64_t n) {
-  return n - i < Vec::width ? static_cast<int>(n - i) : Vec::width;
-}
 
 // to[i] += weight * from[i]; the first term stores instead.
 FASTNETS_INLINE void add_line(float* to, const float* from, float weight, bool first, int64_t n) {
@@ -65,7 +61,7 @@ const float* source_row(const ResizeCall& c, int64_t n, int64_t z, int64_t y, fl
 void resize_row(const ResizeCall& c, int64_t n, int64_t z, int64_t y, float* line) {
   int64_t step;
   const float* row = source_row(c, n, z, y, line, &step);
-  float* out = c.y.data + n * c.y.stride[0] + z * c.y.stride[1] + y * c.y.stride[2];
+  float* out = row_of(c.y, n, z, y);
   const ResizeAxis& wide = c.axes[2];
   for (int64_t x = 0; x < c.y.size[2]; ++x, out += c.y.stride[3]) {
     const float weight = wide.weight == nullptr ? 0.0F : wide.weight[x];
