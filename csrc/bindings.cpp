@@ -7,6 +7,7 @@
 namespace fastnets {
 void register_pointwise(pybind11::module_& m);
 void register_pool(pybind11::module_& m);
+void register_channel_norm(pybind11::module_& m);
 void register_norm(pybind11::module_& m);
 void register_resize(pybind11::module_& m);
 void register_window_accumulate(pybind11::module_& m);
@@ -22,6 +23,7 @@ PYBIND11_MODULE(_C, m) {
   });
   fastnets::register_pointwise(m);
   fastnets::register_pool(m);
+  fastnets::register_channel_norm(m);
   fastnets::register_norm(m);
   fastnets::register_resize(m);
   fastnets::register_window_accumulate(m);

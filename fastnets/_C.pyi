@@ -43,6 +43,22 @@ def norm(
     nthreads: int,
 ) -> None: ...
 def moments(x: _Floats, out: NDArray[np.float64], nthreads: int) -> None: ...
+def channel_norm(
+    x: _Floats,
+    out: _Floats,
+    kind: int,
+    epsilon: float,
+    window: int,
+    factor: float,
+    power: float,
+    offset: float,
+    scale: _Floats | None,
+    shift: _Floats | None,
+    activation: int,
+    alpha: float,
+    beta: float,
+    nthreads: int,
+) -> None: ...
 def window_accumulate(
     out: _Floats,
     windows: _Floats,
