@@ -59,6 +59,27 @@ def channel_norm(
     beta: float,
     nthreads: int,
 ) -> None: ...
+
+class PackedProduct:
+    bytes: int
+    def __init__(self, weight: _Floats) -> None: ...
+    def run(
+        self,
+        x: _Floats,
+        out: _Floats,
+        kernel: list[int],
+        stride: list[int],
+        pad: list[int],
+        dilation: list[int],
+        scale: _Floats | None,
+        shift: _Floats | None,
+        residual: _Floats | None,
+        activation: int,
+        alpha: float,
+        beta: float,
+        nthreads: int,
+    ) -> None: ...
+
 def window_accumulate(
     out: _Floats,
     windows: _Floats,
