@@ -21,6 +21,7 @@ constexpr int kRows = 4;
 #endif
 constexpr int kVecs = 2;
 constexpr int64_t kLanes = kVecs * Vec::width;
+constexpr int64_t kCached = 1 << 17;    // floats: half of an L2
 constexpr int64_t kPixels = kRows * 8;  // of an item: they share the weights in L1
 
 struct Scratch {
@@ -92,26 +93,30 @@ void product(const ConvTransposeCall& c, const Scratch& s, int64_t pixel, int64_
   }
 }
 
-// The addresses of `count` pixels of a phase from number `from` on, up to a multiple of kRows; returns the
-// taps.
-int64_t address(const ConvTransposeCall& c, const Scratch& s, int64_t n, const Axis (&phase)[3], int64_t from,
-                int64_t count) {
-  const int64_t padded = (count + kRows - 1) / kRows * kRows;
-  int64_t at[kPixels][3];
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t j = from + i;
-    at[i][2] = j % phase[2].count;
-    at[i][1] = j / phase[2].count % phase[1].count;
-    at[i][0] = j / phase[2].count / phase[1].count;
+struct Addresses {
+  int64_t taps, pixels;
+};
+
+// The addresses of the outputs of a phase in the cells [from, to), padded to a multiple of kRows. A cell is
+// one position j along each axis; `cells` says how many there are, which some phases do not fill.
+Addresses address(const ConvTransposeCall& c, const Scratch& s, int64_t n, const Axis (&phase)[3],
+                  const int64_t (&cells)[3], int64_t from, int64_t to) {
+  int64_t at[kPixels][3], count = 0;
+  for (int64_t j = from; j < to; ++j) {
+    const int64_t z = j / cells[2] / cells[1], y = j / cells[2] % cells[1], x = j % cells[2];
+    if (z >= phase[0].count || y >= phase[1].count || x >= phase[2].count) continue;
+    at[count][0] = z, at[count][1] = y, at[count][2] = x;
     int64_t out = n * c.y.stride[0], residual = n * c.epilogue.residual_stride[0];
     for (int a = 0; a < 3; ++a) {
-      const int64_t position = phase[a].first + c.stride[a] * at[i][a];
+      const int64_t position = phase[a].first + c.stride[a] * at[count][a];
       out += position * c.y.stride[a + 1];
       residual += position * c.epilogue.residual_stride[a + 1];
     }
-    s.outputs[i] = c.y.data + out;
-    s.added[i] = c.epilogue.residual == nullptr ? nullptr : c.epilogue.residual + residual;
+    s.outputs[count] = c.y.data + out;
+    s.added[count] = c.epilogue.residual == nullptr ? nullptr : c.epilogue.residual + residual;
+    ++count;
   }
+  const int64_t padded = (count + kRows - 1) / kRows * kRows;
   const float* image = c.x.data + n * c.x.stride[0];
   int64_t taps = 0;
   for (int64_t k = 0; k < c.kernel[0] * c.kernel[1] * c.kernel[2]; ++k) {
@@ -131,7 +136,7 @@ int64_t address(const ConvTransposeCall& c, const Scratch& s, int64_t n, const A
     for (int64_t i = count; i < padded; ++i) inputs[i] = s.zeros;
     if (any) s.taps[taps++] = k;
   }
-  return taps;
+  return {taps, count};
 }
 
 // The blocks of output channels [from, to), numbered through all groups.
@@ -191,18 +196,27 @@ void FASTNETS_ENTRY(conv_transpose)(const ConvTransposeCall& c, void* scratch, T
   finish(context);
   const Scratch s = cut(c, scratch, context.thread);
   const int64_t blocks = (c.y.channels / c.groups + kLanes - 1) / kLanes * c.groups;
-  for (int64_t r = 0; r < c.stride[0] * c.stride[1] * c.stride[2]; ++r) {
-    const Axis phase[3] = {axis_of(c, 0, r / c.stride[2] / c.stride[1]),
-                           axis_of(c, 1, r / c.stride[2] % c.stride[1]), axis_of(c, 2, r % c.stride[2])};
-    const int64_t pixels = phase[0].count * phase[1].count * phase[2].count;
-    const int64_t chunks = (pixels + kPixels - 1) / kPixels;
-    // Few pixels, as in a linear layer of few rows: threads share the output channels.
-    const int64_t wanted = chunks * c.y.batch >= 16 ? 1 : 16, parts = wanted < blocks ? wanted : blocks;
+  const int64_t phases = c.stride[0] * c.stride[1] * c.stride[2];
+  const int64_t taps = c.kernel[0] * c.kernel[1] * c.kernel[2],
+                weights = blocks * taps * kLanes * c.x.channels / c.groups;
+  int64_t cells[3];
+  for (int a = 0; a < 3; ++a) cells[a] = (c.y.size[a] + c.stride[a] - 1) / c.stride[a];
+  const int64_t all = cells[0] * cells[1] * cells[2], chunks = (all + kPixels - 1) / kPixels;
+  // Few pixels, as in a linear layer of few rows: threads share the output channels.
+  const int64_t wanted = chunks * c.y.batch >= 16 ? 1 : 16, parts = wanted < blocks ? wanted : blocks;
+  // Weights that fit L2 are read for all phases of a chunk, whose inputs stay in L1; others for one phase at
+  // a time.
+  const int64_t together = weights <= kCached ? phases : 1;
+  for (int64_t first = 0; first < phases; first += together) {
     for (int64_t i; (i = next_item(context)) < c.y.batch * chunks * parts;) {
-      const int64_t part = i % parts, chunk = i / parts % chunks, n = i / parts / chunks;
-      const int64_t from = chunk * kPixels, count = pixels - from < kPixels ? pixels - from : kPixels;
-      const int64_t taps = address(c, s, n, phase, from, count);
-      multiply_blocks(c, s, taps, count, part * blocks / parts, (part + 1) * blocks / parts);
+      const int64_t part = i % parts, from = i / parts % chunks * kPixels, n = i / parts / chunks;
+      const int64_t to = from + kPixels < all ? from + kPixels : all;
+      for (int64_t r = first; r < first + together; ++r) {
+        const Axis phase[3] = {axis_of(c, 0, r / c.stride[2] / c.stride[1]),
+                               axis_of(c, 1, r / c.stride[2] % c.stride[1]), axis_of(c, 2, r % c.stride[2])};
+        const Addresses found = address(c, s, n, phase, cells, from, to);
+        multiply_blocks(c, s, found.taps, found.pixels, part * blocks / parts, (part + 1) * blocks / parts);
+      }
     }
     finish(context);
   }
