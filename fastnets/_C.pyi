@@ -80,6 +80,9 @@ class PackedProduct:
         nthreads: int,
     ) -> None: ...
 
+def combine(
+    x: _Floats, other: _Floats, out: _Floats, kind: int, activation: int, alpha: float, beta: float, nthreads: int
+) -> None: ...
 def window_accumulate(
     out: _Floats,
     windows: _Floats,
