@@ -83,6 +83,7 @@ class PackedProduct:
 def combine(
     x: _Floats, other: _Floats, out: _Floats, kind: int, activation: int, alpha: float, beta: float, nthreads: int
 ) -> None: ...
+def nms(boxes: _Floats, starts: NDArray[np.int64], dropped: _Floats, threshold: float, nthreads: int) -> None: ...
 def window_accumulate(
     out: _Floats,
     windows: _Floats,
