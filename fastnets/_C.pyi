@@ -84,6 +84,9 @@ def combine(
     x: _Floats, other: _Floats, out: _Floats, kind: int, activation: int, alpha: float, beta: float, nthreads: int
 ) -> None: ...
 def nms(boxes: _Floats, starts: NDArray[np.int64], dropped: _Floats, threshold: float, nthreads: int) -> None: ...
+def roi_align(
+    x: _Floats, boxes: _Floats, out: _Floats, scale: float, samples: int, aligned: bool, nthreads: int
+) -> None: ...
 def window_accumulate(
     out: _Floats,
     windows: _Floats,
