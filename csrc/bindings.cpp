@@ -7,6 +7,7 @@
 namespace fastnets {
 void register_pointwise(pybind11::module_& m);
 void register_pool(pybind11::module_& m);
+void register_grid_sample(pybind11::module_& m);
 void register_roi_align(pybind11::module_& m);
 void register_nms(pybind11::module_& m);
 void register_combine(pybind11::module_& m);
@@ -27,6 +28,7 @@ PYBIND11_MODULE(_C, m) {
   });
   fastnets::register_pointwise(m);
   fastnets::register_pool(m);
+  fastnets::register_grid_sample(m);
   fastnets::register_roi_align(m);
   fastnets::register_nms(m);
   fastnets::register_combine(m);

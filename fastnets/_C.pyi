@@ -87,6 +87,9 @@ def nms(boxes: _Floats, starts: NDArray[np.int64], dropped: _Floats, threshold: 
 def roi_align(
     x: _Floats, boxes: _Floats, out: _Floats, scale: float, samples: int, aligned: bool, nthreads: int
 ) -> None: ...
+def grid_sample(
+    x: _Floats, grid: _Floats, out: _Floats, nearest: bool, align_corners: bool, outside: int, nthreads: int
+) -> None: ...
 def window_accumulate(
     out: _Floats,
     windows: _Floats,
