@@ -3,7 +3,8 @@
 // Everything is in the namespace of the level (see cpu/isa.h), always inlined, and covers just what the
 // kernels use. load(p, n) and store(p, n) touch exactly n <= width floats; the other lanes load 0.
 // stream(p) bypasses the caches: p is aligned to the vector, and stream_fence() precedes the next reader.
-// max and min return their second argument where one is NaN; max_or_nan returns NaN. fma(a, b, c) = a b + c, fnma = c - a b.
+// max and min return their second argument where one is NaN; max_or_nan returns NaN.
+// fma(a, b, c) = a b + c, fnma = c - a b.
 // exponent_of(v): 2^k from the float 1.5 * 2^23 + k. permute: lane i is lane lanes[i] of the argument.
 #pragma once
 
