@@ -5,9 +5,18 @@
 #include "common/cpu_features.h"
 
 namespace fastnets {
+void register_channel_norm(pybind11::module_& m);
+void register_combine(pybind11::module_& m);
 void register_conv(pybind11::module_& m);
+void register_conv_transpose(pybind11::module_& m);
+void register_grid_sample(pybind11::module_& m);
+void register_nms(pybind11::module_& m);
+void register_norm(pybind11::module_& m);
 void register_peak(pybind11::module_& m);
 void register_pointwise(pybind11::module_& m);
+void register_pool(pybind11::module_& m);
+void register_resize(pybind11::module_& m);
+void register_roi_align(pybind11::module_& m);
 void register_separable(pybind11::module_& m);
 void register_window_accumulate(pybind11::module_& m);
 void register_window_gather(pybind11::module_& m);
@@ -21,9 +30,18 @@ PYBIND11_MODULE(_C, m) {
     for (Isa isa : fastnets::available_isas()) names.emplace_back(fastnets::isa_name(isa));
     return names;
   });
+  fastnets::register_channel_norm(m);
+  fastnets::register_combine(m);
   fastnets::register_conv(m);
+  fastnets::register_conv_transpose(m);
+  fastnets::register_grid_sample(m);
+  fastnets::register_nms(m);
+  fastnets::register_norm(m);
   fastnets::register_peak(m);
   fastnets::register_pointwise(m);
+  fastnets::register_pool(m);
+  fastnets::register_resize(m);
+  fastnets::register_roi_align(m);
   fastnets::register_separable(m);
   fastnets::register_window_accumulate(m);
   fastnets::register_window_gather(m);

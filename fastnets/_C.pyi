@@ -57,6 +57,88 @@ class PackedSeparable:
 
 def peak_flops(nthreads: int) -> float: ...
 def pointwise(x: _Floats, out: _Floats, activation: int, alpha: float, beta: float, nthreads: int) -> None: ...
+def pool(
+    x: _Floats,
+    out: _Floats,
+    window: list[int],
+    stride: list[int],
+    pad: list[int],
+    dilation: list[int],
+    average: bool,
+    count_pad: bool,
+    divisor: float,
+    nthreads: int,
+) -> None: ...
+def resize(
+    x: _Floats,
+    out: _Floats,
+    low: list[NDArray[np.int64]],
+    high: list[NDArray[np.int64]],
+    weight: list[_Floats] | None,
+    nthreads: int,
+) -> None: ...
+def norm(
+    x: _Floats,
+    out: _Floats,
+    groups: int,
+    epsilon: float,
+    moments: NDArray[np.float64] | None,
+    scale: _Floats | None,
+    shift: _Floats | None,
+    residual: _Floats | None,
+    activation: int,
+    alpha: float,
+    beta: float,
+    nthreads: int,
+) -> None: ...
+def moments(x: _Floats, out: NDArray[np.float64], nthreads: int) -> None: ...
+def channel_norm(
+    x: _Floats,
+    out: _Floats,
+    kind: int,
+    epsilon: float,
+    window: int,
+    factor: float,
+    power: float,
+    offset: float,
+    scale: _Floats | None,
+    shift: _Floats | None,
+    activation: int,
+    alpha: float,
+    beta: float,
+    nthreads: int,
+) -> None: ...
+
+class PackedProduct:
+    bytes: int
+    def __init__(self, weight: _Floats) -> None: ...
+    def run(
+        self,
+        x: _Floats,
+        out: _Floats,
+        kernel: list[int],
+        stride: list[int],
+        pad: list[int],
+        dilation: list[int],
+        scale: _Floats | None,
+        shift: _Floats | None,
+        residual: _Floats | None,
+        activation: int,
+        alpha: float,
+        beta: float,
+        nthreads: int,
+    ) -> None: ...
+
+def combine(
+    x: _Floats, other: _Floats, out: _Floats, kind: int, activation: int, alpha: float, beta: float, nthreads: int
+) -> None: ...
+def nms(boxes: _Floats, starts: NDArray[np.int64], dropped: _Floats, threshold: float, nthreads: int) -> None: ...
+def roi_align(
+    x: _Floats, boxes: _Floats, out: _Floats, scale: float, samples: int, aligned: bool, nthreads: int
+) -> None: ...
+def grid_sample(
+    x: _Floats, grid: _Floats, out: _Floats, nearest: bool, align_corners: bool, outside: int, nthreads: int
+) -> None: ...
 def window_accumulate(
     out: _Floats,
     windows: _Floats,

@@ -3,7 +3,8 @@
 // Everything is in the namespace of the level (see cpu/isa.h), always inlined, and covers just what the
 // kernels use. load(p, n) and store(p, n) touch exactly n <= width floats; the other lanes load 0.
 // stream(p) bypasses the caches: p is aligned to the vector, and stream_fence() precedes the next reader.
-// max and min return their second argument where one is NaN. fma(a, b, c) = a b + c, fnma = c - a b.
+// max and min return their second argument where one is NaN; max_or_nan returns NaN.
+// fma(a, b, c) = a b + c, fnma = c - a b.
 // exponent_of(v): 2^k from the float 1.5 * 2^23 + k. permute: lane i is lane lanes[i] of the argument.
 #pragma once
 
@@ -40,6 +41,9 @@ FASTNETS_INLINE Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; 
 FASTNETS_INLINE Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
 FASTNETS_INLINE Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
 FASTNETS_INLINE Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
+FASTNETS_INLINE Vec max_or_nan(Vec a, Vec b) {
+  return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q), max(a, b).v, a.v)};
+}
 FASTNETS_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 FASTNETS_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {_mm512_fnmadd_ps(a.v, b.v, c.v)}; }
 FASTNETS_INLINE Vec if_less(Vec a, Vec b, Vec yes, Vec no) {
@@ -95,6 +99,9 @@ FASTNETS_INLINE Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; 
 FASTNETS_INLINE Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
 FASTNETS_INLINE Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
 FASTNETS_INLINE Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
+FASTNETS_INLINE Vec max_or_nan(Vec a, Vec b) {
+  return {_mm256_blendv_ps(max(a, b).v, a.v, _mm256_cmp_ps(a.v, a.v, _CMP_UNORD_Q))};
+}
 FASTNETS_INLINE Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 FASTNETS_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; }
 FASTNETS_INLINE Vec if_less(Vec a, Vec b, Vec yes, Vec no) {
@@ -137,6 +144,7 @@ FASTNETS_INLINE Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
 FASTNETS_INLINE Vec if_less(Vec a, Vec b, Vec yes, Vec no) { return {a.v < b.v ? yes.v : no.v}; }
 FASTNETS_INLINE Vec max(Vec a, Vec b) { return if_less(b, a, a, b); }
 FASTNETS_INLINE Vec min(Vec a, Vec b) { return if_less(a, b, a, b); }
+FASTNETS_INLINE Vec max_or_nan(Vec a, Vec b) { return {a.v == a.v ? max(a, b).v : a.v}; }
 FASTNETS_INLINE Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
 FASTNETS_INLINE Vec fnma(Vec a, Vec b, Vec c) { return {c.v - a.v * b.v}; }
 FASTNETS_INLINE Vec exponent_of(Vec a) {

@@ -1,0 +1,59 @@
+#include "cpu/combine.h"
+
+#include "cpu/pixel_rows.h"
+
+namespace fastnets {
+namespace FASTNETS_LEVEL {
+namespace {
+
+template <Combine kind>
+FASTNETS_INLINE Vec join(Vec x, Vec other) {
+  if (kind == Combine::add) return x + other;
+  if (kind == Combine::multiply) return x * other;
+  return if_less(x, Vec::set(0.0F), x * other, x);
+}
+
+template <Combine kind>
+FASTNETS_INLINE void join_run(const CombineCall& c, const float* x, const float* other, float* y, int64_t n) {
+  const Clamp clamp(c.epilogue);
+  const bool one = c.one_channel;
+  const Vec same = Vec::set(one ? *other : 0.0F);
+  for (int64_t i = 0; i < n; i += Vec::width) {
+    const int lanes = lanes_at(i, n);
+    const Vec v = join<kind>(Vec::load(x + i, lanes), one ? same : Vec::load(other + i, lanes));
+    clamp(v).store(y + i, lanes);
+  }
+  if (clamp.more) activate_row(y, n, c.epilogue);
+}
+
+// Where all three are dense along the row, it is one run, up to what L1 holds.
+template <Combine kind>
+void join_row(const CombineCall& c, const float* x, const float* other, float* y) {
+  const int64_t channels = c.x.channels, width = c.x.size[2];
+  const bool dense = c.x.stride[3] == channels && c.other.stride[3] == channels && c.y.stride[3] == channels;
+  const int64_t step = dense && !c.one_channel ? (1024 + channels - 1) / channels : 1;
+  for (int64_t i = 0; i < width; i += step) {
+    const int64_t pixels = width - i < step ? width - i : step;
+    join_run<kind>(c, x + i * c.x.stride[3], other + i * c.other.stride[3], y + i * c.y.stride[3],
+                   pixels * channels);
+  }
+}
+
+}  // namespace
+}  // namespace FASTNETS_LEVEL
+
+void FASTNETS_ENTRY(combine)(const CombineCall& c, ThreadContext& context) {
+  using namespace FASTNETS_LEVEL;
+  const int64_t height = c.y.size[1], depth = c.y.size[0];
+  for (int64_t i; (i = next_item(context)) < c.y.batch * depth * height;) {
+    const int64_t n = i / (depth * height), z = i / height % depth, row = i % height;
+    const float *x = row_of(c.x, n, z, row), *other = row_of(c.other, n, z, row);
+    float* y = row_of(c.y, n, z, row);
+    if (c.kind == Combine::add) join_row<Combine::add>(c, x, other, y);
+    if (c.kind == Combine::multiply) join_row<Combine::multiply>(c, x, other, y);
+    if (c.kind == Combine::prelu) join_row<Combine::prelu>(c, x, other, y);
+  }
+  finish(context);
+}
+
+}  // namespace fastnets

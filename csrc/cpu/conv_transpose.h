@@ -1,0 +1,27 @@
+// Transposed convolution without scattering: each output pixel gathers the inputs that reach it. A kernel of
+// 1 and stride 1 makes it the product of a linear layer.
+#pragma once
+
+#include "common/epilogue.h"
+#include "common/pixels.h"
+#include "common/threads.h"
+#include "cpu/isa.h"
+
+namespace fastnets {
+
+struct ConvTransposeCall {
+  ConstPixels x;
+  Pixels y;
+  const float* weights;  // packed by pack_panels with conv_transpose_lanes()
+  int64_t groups;
+  int64_t kernel[3], stride[3], pad[3], dilation[3];
+  Epilogue epilogue;
+};
+
+FASTNETS_DECLARE(int, conv_transpose_lanes, ());
+// `scratch` holds conv_transpose_scratch(call, threads) bytes.
+FASTNETS_DECLARE(int64_t, conv_transpose_scratch, (const ConvTransposeCall& call, int threads));
+FASTNETS_DECLARE(void, conv_transpose,
+                 (const ConvTransposeCall& call, void* scratch, ThreadContext& context));
+
+}  // namespace fastnets

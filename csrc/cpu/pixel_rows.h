@@ -1,0 +1,53 @@
+// Addressing of channels-last rows. Included by kernel files only.
+#pragma once
+
+#include "common/pixels.h"
+#include "cpu/activation.h"
+
+namespace fastnets {
+namespace FASTNETS_LEVEL {
+namespace {
+
+// How many of the floats from `i` on a vector takes, of n.
+FASTNETS_INLINE int lanes_at(int64_t i, int64_t n) {
+  return n - i < Vec::width ? static_cast<int>(n - i) : Vec::width;
+}
+
+template <class T>
+FASTNETS_INLINE T* row_of(const PixelsOf<T>& x, int64_t n, int64_t z, int64_t y) {
+  return x.data + n * x.stride[0] + z * x.stride[1] + y * x.stride[2];
+}
+
+FASTNETS_INLINE const float* residual_row(const Epilogue& e, int64_t n, int64_t z, int64_t y) {
+  return e.residual == nullptr
+             ? nullptr
+             : e.residual + n * e.residual_stride[0] + z * e.residual_stride[1] + y * e.residual_stride[2];
+}
+
+// The same pixels with as few rows as their strides allow.
+template <class T>
+FASTNETS_INLINE PixelsOf<T> with_long_rows(PixelsOf<T> x) {
+  if (x.size[1] == 1 || x.stride[2] == x.size[2] * x.stride[3]) {
+    x.size[2] *= x.size[1];
+    x.size[1] = 1;
+    if (x.size[0] == 1 || x.stride[1] == x.size[2] * x.stride[3]) {
+      x.size[2] *= x.size[0];
+      x.size[0] = 1;
+    }
+  }
+  return x;
+}
+
+// The activation of `pixels` pixels that lie `step` floats apart.
+FASTNETS_INLINE void activate_pixels(float* y, int64_t pixels, int64_t step, int64_t channels,
+                                     const Epilogue& e) {
+  if (step == channels) {
+    activate_row(y, pixels * channels, e);
+  } else {
+    for (int64_t i = 0; i < pixels; ++i) activate_row(y + i * step, channels, e);
+  }
+}
+
+}  // namespace
+}  // namespace FASTNETS_LEVEL
+}  // namespace fastnets

@@ -1,0 +1,47 @@
+// fastnets._C.channel_norm: checks the arrays, then calls the kernel of the active ISA level.
+#include "cpu/channel_norm.h"
+
+#include "common/scratch.h"
+#include "ops/arrays.h"
+
+namespace fastnets {
+namespace {
+
+namespace py = pybind11;
+
+const char* const kOp = "channel_norm";
+
+void channel_norm(const py::array& x, const py::array& out, int kind, float epsilon, int64_t window,
+                  float factor, float power, float offset, const std::optional<py::array>& scale,
+                  const std::optional<py::array>& shift, int activation, float alpha, float beta,
+                  int nthreads) {
+  ChannelNormCall call{};
+  call.x = input_pixels(x, kOp, "x");
+  call.y = output_pixels(out, kOp, "out");
+  require_same_channels(call.x, call.y, kOp);
+  require_same_size(call.x, call.y, kOp);
+  require(kind >= 0 && kind <= 2, std::string(kOp) + ": kind is " + std::to_string(kind) + ": pass 0 to 2");
+  require(window >= 1, std::string(kOp) + ": window is " + std::to_string(window) + ": pass 1 or more");
+  require(nthreads >= 1, std::string(kOp) + ": nthreads is " + std::to_string(nthreads) + ": pass 1 or more");
+  call.kind = static_cast<ChannelNorm>(kind);
+  call.epsilon = epsilon, call.window = window, call.factor = factor, call.power = power,
+  call.offset = offset;
+  call.epilogue = epilogue_of(call.y, scale, shift, std::nullopt, activation, alpha, beta, kOp);
+  if (x.size() == 0) return;
+  static thread_local Buffer buffer;
+  if (x.size() < kParallelElements) nthreads = 1;
+  void* scratch = buffer.at_least(FASTNETS_CALL(channel_norm_scratch)(call, nthreads));
+  const auto kernel = FASTNETS_CALL(channel_norm);
+  const py::gil_scoped_release release;
+  run_team(nthreads, [&](ThreadContext& context) { kernel(call, scratch, context); });
+}
+
+}  // namespace
+
+void register_channel_norm(py::module_& m) {
+  m.def(kOp, &channel_norm, py::arg("x"), py::arg("out"), py::arg("kind"), py::arg("epsilon"),
+        py::arg("window"), py::arg("factor"), py::arg("power"), py::arg("offset"), py::arg("scale"),
+        py::arg("shift"), py::arg("activation"), py::arg("alpha"), py::arg("beta"), py::arg("nthreads"));
+}
+
+}  // namespace fastnets

@@ -1,0 +1,54 @@
+// fastnets._C.combine: checks the arrays, then calls the kernel of the active ISA level.
+#include "cpu/combine.h"
+
+#include "ops/arrays.h"
+
+namespace fastnets {
+namespace {
+
+namespace py = pybind11;
+
+const char* const kOp = "combine";
+
+// `array` with strides of 0 where it has one position and y has more.
+ConstPixels repeated(const py::array& array, const Pixels& y) {
+  ConstPixels other = input_pixels(array, kOp, "other");
+  const int64_t have[4] = {other.batch, other.size[0], other.size[1], other.size[2]};
+  const int64_t want[4] = {y.batch, y.size[0], y.size[1], y.size[2]};
+  bool fits = other.channels == y.channels || other.channels == 1;
+  for (int i = 0; i < 4; ++i) {
+    fits = fits && (have[i] == want[i] || have[i] == 1);
+    if (have[i] == 1) other.stride[i] = 0;
+  }
+  require(fits, std::string(kOp) + ": other has shape " + shape_text(array) +
+                    ": pass, along each axis, the size of x or 1");
+  return other;
+}
+
+void combine(const py::array& x, const py::array& other, const py::array& out, int kind, int activation,
+             float alpha, float beta, int nthreads) {
+  CombineCall call{};
+  call.x = input_pixels(x, kOp, "x");
+  call.y = output_pixels(out, kOp, "out");
+  require_same_channels(call.x, call.y, kOp);
+  require_same_size(call.x, call.y, kOp);
+  call.other = repeated(other, call.y);
+  call.one_channel = call.other.channels == 1 && call.y.channels > 1;
+  require(kind >= 0 && kind <= 2, std::string(kOp) + ": kind is " + std::to_string(kind) + ": pass 0 to 2");
+  call.kind = static_cast<Combine>(kind);
+  call.epilogue = epilogue_of(call.y, std::nullopt, std::nullopt, std::nullopt, activation, alpha, beta, kOp);
+  if (x.size() == 0) return;
+  if (x.size() < kParallelElements) nthreads = 1;
+  const auto kernel = FASTNETS_CALL(combine);
+  const py::gil_scoped_release release;
+  run_team(nthreads, [&](ThreadContext& context) { kernel(call, context); });
+}
+
+}  // namespace
+
+void register_combine(py::module_& m) {
+  m.def(kOp, &combine, py::arg("x"), py::arg("other"), py::arg("out"), py::arg("kind"), py::arg("activation"),
+        py::arg("alpha"), py::arg("beta"), py::arg("nthreads"));
+}
+
+}  // namespace fastnets

@@ -1,0 +1,102 @@
+// fastnets._C.PackedProduct: weights packed once, run as a transposed convolution or a linear layer.
+#include "cpu/conv_transpose.h"
+
+#include <array>
+
+#include "common/panels.h"
+#include "common/scratch.h"
+#include "ops/arrays.h"
+
+namespace fastnets {
+namespace {
+
+namespace py = pybind11;
+
+using Axes = std::array<int64_t, 3>;
+
+const char* const kOp = "conv_transpose";
+
+// Below this many multiplications a call costs less than waking the other threads.
+constexpr int64_t kParallelProducts = 1 << 18;
+
+class PackedProduct {
+ public:
+  // weight: (groups, cin, cout, taps), at any strides.
+  explicit PackedProduct(const py::array& weight) : shape_{} {
+    require_array<float>(weight, kOp, "weight", 4);
+    shape_.data = static_cast<const float*>(weight.data());
+    shape_.groups = weight.shape(0), shape_.cin = weight.shape(1);
+    shape_.cout = weight.shape(2), shape_.taps = weight.shape(3);
+    for (int i = 0; i < 4; ++i) shape_.stride[i] = stride<float>(weight, i);
+    require(weight.size() > 0,
+            std::string(kOp) + ": weight has shape " + shape_text(weight) + ": pass no empty axis");
+    const int lanes = FASTNETS_CALL(conv_transpose_lanes)();
+    bytes_ = panel_floats(shape_, lanes) * static_cast<int64_t>(sizeof(float));
+    auto* packed = static_cast<float*>(weights_.at_least(bytes_));
+    {
+      const py::gil_scoped_release release;
+      pack_panels(shape_, lanes, packed);
+    }
+    shape_.data = packed;  // the caller's array may go
+  }
+
+  int64_t bytes() const { return bytes_; }
+
+  void run(const py::array& x, const py::array& out, const Axes& kernel, const Axes& stride_of,
+           const Axes& pad, const Axes& dilation, const std::optional<py::array>& scale,
+           const std::optional<py::array>& shift, const std::optional<py::array>& residual, int activation,
+           float alpha, float beta, int nthreads) const {
+    ConvTransposeCall call{};
+    call.x = input_pixels(x, kOp, "x");
+    call.y = output_pixels(out, kOp, "out");
+    require(call.x.batch == call.y.batch,
+            std::string(kOp) + ": out and x differ in their batch: pass the same");
+    require_channels(call.x.channels, shape_.groups * shape_.cin, "x");
+    require_channels(call.y.channels, shape_.groups * shape_.cout, "out");
+    int64_t taps = 1;
+    for (int i = 0; i < 3; ++i) {
+      call.kernel[i] = kernel[i], call.stride[i] = stride_of[i], call.pad[i] = pad[i],
+      call.dilation[i] = dilation[i];
+      require(kernel[i] >= 1 && stride_of[i] >= 1 && dilation[i] >= 1 && pad[i] >= 0,
+              std::string(kOp) + ": kernel, stride and dilation must be 1 or more, and padding 0 or more");
+      taps *= kernel[i];
+    }
+    require(taps == shape_.taps, std::string(kOp) + ": kernel has " + std::to_string(taps) +
+                                     " taps and the packed weights " + std::to_string(shape_.taps));
+    require(nthreads >= 1,
+            std::string(kOp) + ": nthreads is " + std::to_string(nthreads) + ": pass 1 or more");
+    call.groups = shape_.groups;
+    call.weights = shape_.data;
+    call.epilogue = epilogue_of(call.y, scale, shift, residual, activation, alpha, beta, kOp);
+    if (out.size() == 0) return;
+    static thread_local Buffer buffer;
+    if (x.size() * shape_.cout * taps < kParallelProducts) nthreads = 1;
+    void* scratch = buffer.at_least(FASTNETS_CALL(conv_transpose_scratch)(call, nthreads));
+    const auto entry = FASTNETS_CALL(conv_transpose);
+    const py::gil_scoped_release release;
+    run_team(nthreads, [&](ThreadContext& context) { entry(call, scratch, context); });
+  }
+
+ private:
+  static void require_channels(int64_t channels, int64_t expected, const std::string& name) {
+    require(channels == expected, std::string(kOp) + ": " + name + " has " + std::to_string(channels) +
+                                      " channels: pass " + std::to_string(expected));
+  }
+
+  ProductWeights shape_;
+  int64_t bytes_ = 0;
+  Buffer weights_;
+};
+
+}  // namespace
+
+void register_conv_transpose(py::module_& m) {
+  py::class_<PackedProduct>(m, "PackedProduct")
+      .def(py::init<const py::array&>(), py::arg("weight"))
+      .def_property_readonly("bytes", &PackedProduct::bytes)
+      .def("run", &PackedProduct::run, py::arg("x"), py::arg("out"), py::arg("kernel"), py::arg("stride"),
+           py::arg("pad"), py::arg("dilation"), py::arg("scale"), py::arg("shift"), py::arg("residual"),
+           py::arg("activation"), py::arg("alpha"), py::arg("beta"), py::arg("nthreads"));
+}
+
+}  // namespace fastnets

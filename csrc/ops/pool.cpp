@@ -1,0 +1,63 @@
+// fastnets._C.pool: checks the arrays, then calls the kernel of the active ISA level.
+#include "cpu/pool.h"
+
+#include <array>
+
+#include "common/scratch.h"
+#include "ops/arrays.h"
+
+namespace fastnets {
+namespace {
+
+namespace py = pybind11;
+
+using Axes = std::array<int64_t, 3>;
+
+const char* const kOp = "pool";
+
+bool is_global(const PoolCall& c) {
+  bool whole = true;
+  for (int i = 0; i < 3; ++i)
+    whole = whole && c.window[i] == c.x.size[i] && c.pad[i] == 0 && c.y.size[i] == 1;
+  return whole && c.dilation[0] == 1 && c.dilation[1] == 1 && c.dilation[2] == 1;
+}
+
+void pool(const py::array& x, const py::array& out, const Axes& window, const Axes& stride_of,
+          const Axes& pad, const Axes& dilation, bool average, bool count_pad, float divisor, int nthreads) {
+  PoolCall call{};
+  call.x = input_pixels(x, kOp, "x");
+  call.y = output_pixels(out, kOp, "out");
+  require_same_channels(call.x, call.y, kOp);
+  for (int i = 0; i < 3; ++i) {
+    call.window[i] = window[i], call.stride[i] = stride_of[i], call.pad[i] = pad[i],
+    call.dilation[i] = dilation[i];
+    require(window[i] >= 1 && stride_of[i] >= 1 && dilation[i] >= 1 && pad[i] >= 0 &&
+                (!average || dilation[i] == 1),
+            std::string(kOp) +
+                ": window, stride, dilation are 1 or more, padding 0 or more, and averages undilated");
+    require(call.x.size[i] > 0 || out.size() == 0, std::string(kOp) + ": x has no pixels: pass some");
+  }
+  if (out.size() == 0) return;
+  call.average = average, call.count_pad = count_pad, call.divisor = divisor;
+  static thread_local Buffer buffer;
+  if (x.size() < kParallelElements) nthreads = 1;
+  const py::gil_scoped_release release;
+  if (is_global(call)) {
+    void* scratch = buffer.at_least(FASTNETS_CALL(pool_global_scratch)(call));
+    const auto kernel = FASTNETS_CALL(pool_global);
+    run_team(nthreads, [&](ThreadContext& context) { kernel(call, scratch, context); });
+  } else {
+    const auto kernel = FASTNETS_CALL(pool);
+    run_team(nthreads, [&](ThreadContext& context) { kernel(call, context); });
+  }
+}
+
+}  // namespace
+
+void register_pool(py::module_& m) {
+  m.def(kOp, &pool, py::arg("x"), py::arg("out"), py::arg("window"), py::arg("stride"), py::arg("pad"),
+        py::arg("dilation"), py::arg("average"), py::arg("count_pad"), py::arg("divisor"),
+        py::arg("nthreads"));
+}
+
+}  // namespace fastnets

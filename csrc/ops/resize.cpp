@@ -1,0 +1,59 @@
+// fastnets._C.resize: checks the arrays, then calls the kernel of the active ISA level.
+#include "cpu/resize.h"
+
+#include <vector>
+
+#include "common/scratch.h"
+#include "ops/arrays.h"
+
+namespace fastnets {
+namespace {
+
+namespace py = pybind11;
+
+using Arrays = std::vector<py::array>;  // z, y, x
+
+const char* const kOp = "resize";
+
+ResizeAxis axis_of(const py::array& low, const py::array& high, const std::optional<py::array>& weight,
+                   int64_t size, int64_t out) {
+  ResizeAxis axis{};
+  axis.low = vector_of<int64_t>(low, out, kOp, "low");
+  axis.high = vector_of<int64_t>(high, out, kOp, "high");
+  axis.weight = vector_of<float>(weight, out, kOp, "weight");
+  for (int64_t i = 0; i < out; ++i) {
+    require(axis.low[i] >= 0 && axis.low[i] < size && axis.high[i] >= 0 && axis.high[i] < size,
+            std::string(kOp) + ": positions must lie in x: pass 0 to " + std::to_string(size - 1));
+  }
+  return axis;
+}
+
+void resize(const py::array& x, const py::array& out, const Arrays& low, const Arrays& high,
+            const std::optional<Arrays>& weight, int nthreads) {
+  ResizeCall call{};
+  call.x = input_pixels(x, kOp, "x");
+  call.y = output_pixels(out, kOp, "out");
+  require_same_channels(call.x, call.y, kOp);
+  require(low.size() == 3 && high.size() == 3 && (!weight || weight->size() == 3),
+          std::string(kOp) + ": low, high and weight must hold one array for each of z, y, x");
+  if (out.size() == 0) return;
+  for (size_t i = 0; i < 3; ++i) {
+    const std::optional<py::array> w = weight ? std::optional<py::array>((*weight)[i]) : std::nullopt;
+    call.axes[i] = axis_of(low[i], high[i], w, call.x.size[i], call.y.size[i]);
+  }
+  static thread_local Buffer buffer;
+  if (out.size() < kParallelElements) nthreads = 1;
+  void* scratch = buffer.at_least(FASTNETS_CALL(resize_scratch)(call, nthreads));
+  const auto kernel = FASTNETS_CALL(resize);
+  const py::gil_scoped_release release;
+  run_team(nthreads, [&](ThreadContext& context) { kernel(call, scratch, context); });
+}
+
+}  // namespace
+
+void register_resize(py::module_& m) {
+  m.def(kOp, &resize, py::arg("x"), py::arg("out"), py::arg("low"), py::arg("high"), py::arg("weight"),
+        py::arg("nthreads"));
+}
+
+}  // namespace fastnets

@@ -1,0 +1,256 @@
+"""conv_transpose: transposed convolution in 1 to 3 dimensions with its epilogue; PackedConvTranspose runs it often."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+from torch.nn import functional
+
+from fastnets import _C
+from fastnets.errors import InputError
+from fastnets.ops.arguments import (
+    check_out,
+    delivered,
+    float32_refusal,
+    out_refusal,
+    per_axis,
+    result_like,
+    spatial_axes,
+    three,
+)
+from fastnets.ops.epilogue import Activation, activation_of
+from fastnets.ops.gradient import through
+from fastnets.ops.layout import array5, channels_last, threads
+from fastnets.ops.library import define
+from fastnets.ops.registry import Implementation, Op
+
+Sizes = int | Sequence[int]
+_NONE = Activation()
+
+
+@dataclass(frozen=True)
+class ConvTransposeCall:
+    """The checked arguments; one number a spatial axis. packed: the weight, ready for the kernel."""
+
+    x: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    residual: Tensor | None
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    output_padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    groups: int = 1
+    activation: Activation = _NONE
+    out: Tensor | None = None
+    packed: _C.PackedProduct | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the result."""
+        geometry = zip(
+            self.x.shape[2:], self.weight.shape[2:], self.stride, self.padding, self.output_padding, self.dilation,
+            strict=True,
+        )  # fmt: skip
+        sizes = ((size - 1) * s - 2 * p + d * (k - 1) + extra + 1 for size, k, s, p, extra, d in geometry)
+        return (len(self.x), self.weight.shape[1] * self.groups, *sizes)
+
+
+def conv_transpose(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: Sizes = 1,
+    padding: Sizes = 0,
+    output_padding: Sizes = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+    residual: Tensor | None = None,
+    activation: str = "none",
+    parameters: Sequence[float] = (),
+    implementation: str | None = None,
+) -> Tensor:
+    """activation(conv_transpose(x, weight) + bias + residual), channels-last; differentiable.
+
+    Args:
+        x: (N, Cin, *spatial), 1 to 3 spatial axes, floating point.
+        weight: (Cin, Cout / groups, *kernel). It is packed at every call: use PackedConvTranspose to run it often.
+        bias: (Cout,).
+        stride, padding, output_padding, dilation, groups: as torch's conv_transpose; one number, or one an axis.
+        residual: added before the activation; the shape of the result.
+        activation, parameters: see fastnets.ops.epilogue.
+        implementation: "native" (CPU, float32) or "torch"; None takes the first that can run.
+
+    Raises:
+        InputError: the arguments do not fit together, or `implementation` cannot run.
+    """
+    kind = activation_of("conv_transpose", activation, parameters)
+    call = _checked(x, weight, bias, residual, stride, padding, output_padding, dilation, groups, kind)
+    result: Tensor = _operator(
+        *(x, weight, bias, residual, list(call.stride), list(call.padding), list(call.output_padding)),
+        *(list(call.dilation), groups, kind.name, list(kind.parameters), implementation),
+    )
+    return result
+
+
+class PackedConvTranspose:
+    """A transposed convolution whose weight, float32 on the CPU, is packed once; without gradients.
+
+    Later changes of `weight` have no effect. Arguments as those of conv_transpose.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        stride: Sizes = 1,
+        padding: Sizes = 0,
+        output_padding: Sizes = 0,
+        dilation: Sizes = 1,
+        groups: int = 1,
+        activation: str = "none",
+        parameters: Sequence[float] = (),
+    ) -> None:
+        reason = float32_refusal(weight, bias)
+        if reason is not None:
+            raise InputError(f"conv_transpose: weight and bias cannot be packed: {reason}")
+        self._weight, self._bias, self._groups = weight, bias, groups
+        self._geometry = stride, padding, output_padding, dilation
+        self._activation = activation_of("conv_transpose", activation, parameters)
+        self._packed = _pack(weight, groups)
+
+    def __call__(self, x: Tensor, *, residual: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+        """The result on `x` float32, written into `out` if given: a tensor or a channel slice of one."""
+        call = _checked(x, self._weight, self._bias, residual, *self._geometry, self._groups, self._activation)
+        check_out("conv_transpose", out, call.shape)
+        result: Tensor = OP(replace(call, out=out, packed=self._packed), "native")
+        return result
+
+
+def _checked(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    stride: Sizes,
+    padding: Sizes,
+    output_padding: Sizes,
+    dilation: Sizes,
+    groups: int,
+    activation: Activation,
+) -> ConvTransposeCall:
+    op = "conv_transpose"
+    axes = spatial_axes(op, x)
+    if weight.dim() != x.dim() or len(weight) != x.shape[1] or groups < 1 or len(weight) % groups:
+        raise InputError(
+            f"{op}: weight has shape {tuple(weight.shape)} with groups {groups}: pass ({x.shape[1]}, Cout / groups, "
+            f"*kernel) with {axes} kernel axes, and groups that divide {x.shape[1]}"
+        )
+    call = ConvTransposeCall(
+        x,
+        weight,
+        bias,
+        residual,
+        per_axis(op, "stride", stride, axes, 1),
+        per_axis(op, "padding", padding, axes, 0),
+        per_axis(op, "output_padding", output_padding, axes, 0),
+        per_axis(op, "dilation", dilation, axes, 1),
+        groups,
+        activation,
+    )
+    if bias is not None and bias.shape != call.shape[1:2]:
+        raise InputError(f"{op}: bias has shape {tuple(bias.shape)}: pass ({call.shape[1]},)")
+    if any(e >= max(s, d) for e, s, d in zip(call.output_padding, call.stride, call.dilation, strict=True)):
+        raise InputError(
+            f"{op}: output_padding is {call.output_padding}: pass less than the stride {call.stride} or the dilation "
+            f"{call.dilation}"
+        )
+    if min(call.shape[2:]) < 1 or min(x.shape[2:]) < 1:
+        raise InputError(
+            f"{op}: the result on x {tuple(x.shape)} has shape {call.shape}: pass a larger x or less padding"
+        )
+    if residual is not None and residual.shape != call.shape:
+        raise InputError(f"{op}: residual has shape {tuple(residual.shape)}: pass {call.shape}")
+    return call
+
+
+def _refusal(call: ConvTransposeCall) -> str | None:
+    return float32_refusal(call.x, call.weight, call.bias, call.residual) or out_refusal(call.out)
+
+
+def _pack(weight: Tensor, groups: int) -> _C.PackedProduct:
+    flat = weight.detach().contiguous().view(groups, len(weight) // groups, weight.shape[1], -1)
+    return _C.PackedProduct(flat.numpy())
+
+
+def _run(call: ConvTransposeCall) -> Tensor:
+    out = result_like(call.x, call.shape, call.out)
+    packed = call.packed or _pack(call.weight, call.groups)
+    packed.run(
+        x=array5(channels_last(call.x)),
+        out=array5(out),
+        kernel=three(call.weight.shape[2:], 1),
+        stride=three(call.stride, 1),
+        pad=three(call.padding, 0),
+        dilation=three(call.dilation, 1),
+        scale=None,
+        shift=None if call.bias is None else call.bias.detach().contiguous().numpy(),
+        residual=None if call.residual is None else array5(channels_last(call.residual)),
+        activation=call.activation.number,
+        alpha=call.activation.alpha,
+        beta=call.activation.beta,
+        nthreads=threads(),
+    )
+    return out
+
+
+def _reference(call: ConvTransposeCall) -> Tensor:
+    functions = functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d
+    y = functions[call.x.dim() - 3](
+        call.x, call.weight, call.bias, call.stride, call.padding, call.output_padding, call.groups, call.dilation
+    )
+    return call.activation(y if call.residual is None else y + call.residual)
+
+
+OP = Op(
+    "conv_transpose",
+    _reference,
+    (
+        Implementation("native", _refusal, _run),
+        Implementation("torch", lambda call: None, lambda call: delivered(_reference(call), call.out)),
+    ),
+)
+
+
+def _call(*flat: object) -> ConvTransposeCall:
+    *head, groups, activation, parameters = flat
+    arguments = [tuple(a) if isinstance(a, list) else a for a in head]
+    kind = Activation(str(activation), tuple(parameters))  # type: ignore[arg-type]
+    return ConvTransposeCall(*arguments, groups, kind)  # type: ignore[arg-type, call-arg]
+
+
+def _dispatch(*arguments: object) -> Tensor:
+    *flat, implementation = arguments
+    result: Tensor = OP(_call(*flat), implementation)  # type: ignore[arg-type]
+    return result
+
+
+def _fake(*arguments: object) -> Tensor:
+    call = _call(*arguments[:-1])
+    return result_like(call.x, call.shape, None)
+
+
+_setup_context, _backward = through(lambda *arguments: _reference(_call(*arguments[:-1])))
+_operator = define(
+    "conv_transpose",
+    "(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, int[] stride, int[] padding, int[] output_padding, "
+    "int[] dilation, int groups, str activation, float[] parameters, str? implementation) -> Tensor",
+    run=_dispatch,
+    fake=_fake,
+    backward=_backward,
+    setup_context=_setup_context,
+)
