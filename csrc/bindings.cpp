@@ -9,7 +9,7 @@ void register_conv(pybind11::module_& m);
 void register_peak(pybind11::module_& m);
 void register_pointwise(pybind11::module_& m);
 void register_window_accumulate(pybind11::module_& m);
-}
+}  // namespace fastnets
 
 PYBIND11_MODULE(_C, m) {
   using fastnets::Isa;
