@@ -49,6 +49,8 @@ def work(library: str, threads: int) -> None:
             except Exception as error:  # a peer that lacks the op is a row without it
                 print(f"{library}: {case.name}: {error!r}", file=sys.stderr)
                 state = FAILED
+        if state == 0.0:
+            run()  # what the other processes evicted while this one slept comes back
         now = time.process_time if clock == "cpu" else time.perf_counter
         start = now()
         if state == 0.0:
@@ -131,7 +133,7 @@ def main() -> None:
     if options.worker:
         work(options.worker, options.threads)
         return
-    peak = _C.peak_flops(options.threads)
+    peak = max(_C.peak_flops(options.threads) for _ in range(40))  # some of them without being interrupted
     names = ["fastnets", *filter(None, options.peers.split(","))]
     workers = {
         name: subprocess.Popen(

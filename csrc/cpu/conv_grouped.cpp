@@ -28,7 +28,8 @@ struct Plan {
   }
   int64_t page_floats() const { return s.cin; }
   int64_t private_bytes() const {
-    return slice_bytes<float>(page_floats()) + slice_bytes<const float*>(s.taps() * kSegment);
+    return slice_bytes<float>(page_floats()) + slice_bytes<const float*>(s.taps() * kSegment) +
+           slice_bytes<int32_t>(size * Vec::width);
   }
 };
 
@@ -36,6 +37,7 @@ struct Plan {
 struct Own {
   float* zeros;
   const float** pixels;  // [taps][kSegment]
+  int32_t* order;        // [size][Vec::width]: the lanes that bring channel c of each group to its outputs
 };
 
 // A segment of an output row: the pixels of x under each tap, those past the end of the row included as
@@ -63,7 +65,6 @@ void find_pixels(const Plan& plan, const Own& own, int64_t image, int64_t oz, in
 // kSegment outputs of the vector of channels from `channel` on.
 FASTNETS_INLINE void sum_taps(const Plan& plan, const Own& own, int64_t channel, int lanes,
                               Vec (&sum)[kSegment]) {
-  int32_t order[Vec::width];
 #pragma GCC unroll 8
   for (int n = 0; n < kSegment; ++n) sum[n] = Vec::set(0.0F);
   const float* weights = plan.call.weights + channel * plan.s.taps() * plan.size;
@@ -74,11 +75,7 @@ FASTNETS_INLINE void sum_taps(const Plan& plan, const Own& own, int64_t channel,
     for (int n = 0; n < kSegment; ++n) in[n] = Vec::load(pixel[n] + channel, lanes);
     for (int64_t c = 0; c < plan.size; ++c, weights += Vec::width) {
       const Vec weight = Vec::load(weights);
-      if (plan.size > 1) {
-        for (int lane = 0; lane < Vec::width; ++lane) {
-          order[lane] = static_cast<int32_t>(lane / plan.size * plan.size + c);
-        }
-      }
+      const int32_t* order = own.order + c * Vec::width;
 #pragma GCC unroll 8
       for (int n = 0; n < kSegment; ++n) {
         sum[n] = fma(plan.size > 1 ? permute(in[n], order) : in[n], weight, sum[n]);
@@ -130,7 +127,12 @@ void FASTNETS_ENTRY(conv_grouped)(const ConvCall& call, void* scratch, ThreadCon
   Own own{};
   own.zeros = arena.take<float>(plan.page_floats());
   own.pixels = arena.take<const float*>(plan.s.taps() * kSegment);
+  own.order = arena.take<int32_t>(plan.size * Vec::width);
   for (int64_t i = 0; i < plan.page_floats(); ++i) own.zeros[i] = 0.0F;
+  for (int64_t i = 0; i < plan.size * Vec::width; ++i) {
+    const int64_t c = i / Vec::width, lane = i % Vec::width;
+    own.order[i] = static_cast<int32_t>(lane / plan.size * plan.size + c);
+  }
   for (int64_t row; (row = next_item(context)) < plan.rows;) {
     for (int64_t x = 0; x < plan.s.out[2]; x += kSegment) run_segment(plan, own, row, x);
   }
