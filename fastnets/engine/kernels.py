@@ -30,7 +30,7 @@ class Terms:
     scale: Tensor | None = None
     shift: Tensor | None = None
     residual: bool = False
-    activation: Activation = Activation()
+    activation: Activation = field(default_factory=Activation)
 
     @property
     def open(self) -> bool:
@@ -234,9 +234,10 @@ class Transposed(Kernel):
         if self.terms.scale is None:
             return self.weight.detach()
         groups = self.geometry["groups"]
-        grouped = self.weight.detach().unflatten(0, (groups, -1))
-        scale = self.terms.scale.view(groups, 1, -1, *(1,) * (self.weight.dim() - 2))
-        return (grouped * scale).flatten(0, 1)
+        weight = self.weight.detach()
+        grouped = weight.reshape(groups, -1, *weight.shape[1:])
+        scale = self.terms.scale.view(groups, 1, -1, *(1,) * (weight.dim() - 2))
+        return (grouped * scale).view(weight.shape)
 
     def flops(self, node: Node) -> int:
         return 2 * prod(node.inputs[0].shape) * prod(self.weight.shape[1:])
