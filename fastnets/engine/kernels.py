@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -42,6 +42,7 @@ class Terms:
 class Kernel:
     """Base: `accepts` names the terms that it takes."""
 
+    name: ClassVar[str] = ""
     terms: Terms = field(default_factory=Terms, kw_only=True)
 
     @property
@@ -62,8 +63,8 @@ class Kernel:
         return 0
 
     def choice(self) -> str:
-        """How it runs, in a word; known after emit."""
-        return "native"
+        """How it runs, in a word or two; known after emit."""
+        return ""
 
 
 @dataclass(eq=False)
@@ -83,6 +84,9 @@ class OpKernel(Kernel):
     fields: tuple[str, ...] = ("x",)
     takes: dict[str, str] = field(default_factory=dict)
     channel_axis: int | None = 1
+
+    def choice(self) -> str:
+        return self.op.name
 
     @property
     def accepts(self) -> frozenset[str]:
@@ -126,6 +130,8 @@ def _native(op: Op[Any]) -> Any:
 @dataclass(eq=False)
 class Conv(Kernel):
     """A convolution; `weight` is packed once for all shapes that a network is run at (`packs`)."""
+
+    name: ClassVar[str] = "conv"
 
     weight: Tensor
     window: Window
@@ -185,6 +191,8 @@ class Conv(Kernel):
 class Linear(Conv):
     """A matrix product over the last axis: a 1x1 convolution whose pixels are the rows."""
 
+    name: ClassVar[str] = "linear"
+
     def emit(self, inputs: list[Tensor], out: Tensor) -> None:
         x, *more = [_rows(t) for t in inputs]
         self.run(x, more[0] if self.terms.residual else None, _rows(out))
@@ -199,6 +207,8 @@ def _rows(x: Tensor) -> Tensor:
 class Whole(Conv):
     """A linear layer on a flattened image: a convolution with one output pixel. `weight` has the image's size."""
 
+    name: ClassVar[str] = "linear"
+
     def emit(self, inputs: list[Tensor], out: Tensor) -> None:
         axes = (...,) + (None,) * (inputs[0].dim() - 2)
         residual = inputs[1][axes] if self.terms.residual else None
@@ -208,6 +218,8 @@ class Whole(Conv):
 @dataclass(eq=False)
 class Transposed(Kernel):
     """A transposed convolution."""
+
+    name: ClassVar[str] = "conv_transpose"
 
     weight: Tensor
     geometry: dict[str, Any]
@@ -246,6 +258,8 @@ class Transposed(Kernel):
 @dataclass(eq=False)
 class Separable(Kernel):
     """A depthwise convolution and the 1x1 convolution of its results, in one kernel."""
+
+    name: ClassVar[str] = "separable"
 
     depthwise: Conv
     pointwise: Conv
@@ -300,6 +314,3 @@ class Torch(Kernel):
     """A step that torch runs; `reason` says why no kernel does."""
 
     reason: str
-
-    def choice(self) -> str:
-        return "torch"
