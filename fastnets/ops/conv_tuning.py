@@ -68,8 +68,11 @@ def cold_times(
 
 
 def _variants(config: ConvConfig, nthreads: int) -> list[ConvConfig]:
-    """The same algorithm and tile in other blocks, and with the other way of sharing or storing."""
-    found = [replace(config, stream=not config.stream)]
+    """The same algorithm and tile in other blocks, and with the other way of sharing.
+
+    Stores past the caches are not tried: they look cheap here, and the next layer pays for them.
+    """
+    found = []
     if config.algorithm in ("winograd", "product"):
         blocks = (config.block // 2, config.block * 3 // 4, config.block * 3 // 2, config.block * 2)
         found += [replace(config, block=block) for block in blocks if block >= 1]
