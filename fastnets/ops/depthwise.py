@@ -67,5 +67,5 @@ def depthwise(
 OP = Op(
     "depthwise",
     convolution.OP.reference,
-    tuple(i for i in convolution.OP.implementations if i.name in ("depthwise", "torch")),
+    tuple(i for i in convolution.OP.implementations if i.name in ("depthwise", "triton_depthwise", "torch")),
 )
