@@ -113,7 +113,8 @@ Addresses address(const ConvTransposeCall& c, const Scratch& s, int64_t n, const
       residual += position * c.epilogue.residual_stride[a + 1];
     }
     s.outputs[count] = c.y.data + out;
-    s.added[count] = c.epilogue.residual == nullptr ? nullptr : c.epilogue.residual + residual;
+    s.added[count] =
+        c.epilogue.residual == nullptr ? nullptr : static_cast<const float*>(c.epilogue.residual) + residual;
     ++count;
   }
   const int64_t padded = (count + kRows - 1) / kRows * kRows;

@@ -169,7 +169,7 @@ void apply_pixels(const NormCall& call, const float* center, const float* x, con
 // Pixels are taken so many at a time that their vectors of channels stay in L1 from one to the next.
 void apply_row(const NormCall& call, const float* tables, int64_t n, int64_t z, int64_t y) {
   constexpr int64_t chunk = 16;
-  const float *x = row_of(call.x, n, z, y), *residual = residual_row(call.epilogue, n, z, y);
+  const float *x = row_of(call.x, n, z, y), *residual = residual_row<float>(call.epilogue, n, z, y);
   float* out = row_of(call.y, n, z, y);
   const float* mine =
       tables + (call.moments_stride == 0 && call.moments != nullptr ? 0 : n * 3 * call.x.channels);

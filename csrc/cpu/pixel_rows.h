@@ -18,10 +18,11 @@ FASTNETS_INLINE T* row_of(const PixelsOf<T>& x, int64_t n, int64_t z, int64_t y)
   return x.data + n * x.stride[0] + z * x.stride[1] + y * x.stride[2];
 }
 
-FASTNETS_INLINE const float* residual_row(const Epilogue& e, int64_t n, int64_t z, int64_t y) {
-  return e.residual == nullptr
-             ? nullptr
-             : e.residual + n * e.residual_stride[0] + z * e.residual_stride[1] + y * e.residual_stride[2];
+template <class T>
+FASTNETS_INLINE const T* residual_row(const Epilogue& e, int64_t n, int64_t z, int64_t y) {
+  return e.residual == nullptr ? nullptr
+                               : static_cast<const T*>(e.residual) + n * e.residual_stride[0] +
+                                     z * e.residual_stride[1] + y * e.residual_stride[2];
 }
 
 // The same pixels with as few rows as their strides allow.
