@@ -13,6 +13,7 @@ void register_grid_sample(pybind11::module_& m);
 void register_nms(pybind11::module_& m);
 void register_norm(pybind11::module_& m);
 void register_peak(pybind11::module_& m);
+void register_plan(pybind11::module_& m);
 void register_pointwise(pybind11::module_& m);
 void register_pool(pybind11::module_& m);
 void register_resize(pybind11::module_& m);
@@ -38,6 +39,7 @@ PYBIND11_MODULE(_C, m) {
   fastnets::register_nms(m);
   fastnets::register_norm(m);
   fastnets::register_peak(m);
+  fastnets::register_plan(m);
   fastnets::register_pointwise(m);
   fastnets::register_pool(m);
   fastnets::register_resize(m);

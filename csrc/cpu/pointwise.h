@@ -1,17 +1,18 @@
-// y = activation(x) on one contiguous run of floats.
+// y = activation(x * scale + shift + residual): what no other kernel could take into its epilogue, and
+// copies.
 #pragma once
 
 #include "common/epilogue.h"
+#include "common/pixels.h"
 #include "common/threads.h"
 #include "cpu/isa.h"
 
 namespace fastnets {
 
 struct PointwiseCall {
-  const float* x;
-  float* y;  // may be x
-  int64_t count;
-  Epilogue epilogue;  // its activation only
+  ConstPixels x;
+  Pixels y;  // may be x
+  Epilogue epilogue;
 };
 
 FASTNETS_DECLARE(void, pointwise, (const PointwiseCall& call, ThreadContext& context));

@@ -7,6 +7,7 @@
 
 #include "common/arguments.h"
 #include "common/pixels.h"
+#include "plan/step.h"
 
 namespace fastnets {
 
@@ -63,6 +64,7 @@ template <class T>
 const T* vector_of(const std::optional<pybind11::array>& array, int64_t size, const std::string& op,
                    const std::string& name) {
   if (!array) return nullptr;
+  retain(*array);
   require_array<T>(*array, op, name, 1);
   require_shape(*array, {size}, op, name, std::to_string(size) + (size == 1 ? " value" : " values"));
   require(size <= 1 || stride<T>(*array, 0) == 1, op + ": " + name + " must be contiguous: pass a copy");

@@ -1,7 +1,6 @@
 // fastnets._C.channel_norm: checks the arrays, then calls the kernel of the active ISA level.
 #include "cpu/channel_norm.h"
 
-#include "common/scratch.h"
 #include "ops/arrays.h"
 
 namespace fastnets {
@@ -28,12 +27,10 @@ void channel_norm(const py::array& x, const py::array& out, int kind, float epsi
   call.offset = offset;
   call.epilogue = epilogue_of(call.y, scale, shift, std::nullopt, activation, alpha, beta, kOp);
   if (x.size() == 0) return;
-  static thread_local Buffer buffer;
   if (x.size() < kParallelElements) nthreads = 1;
-  void* scratch = buffer.at_least(FASTNETS_CALL(channel_norm_scratch)(call, nthreads));
-  const auto kernel = FASTNETS_CALL(channel_norm);
-  const py::gil_scoped_release release;
-  run_team(nthreads, [&](ThreadContext& context) { kernel(call, scratch, context); });
+  submit(
+      call, [](auto& c) { return Slots{slot(c.x.data), slot(c.y.data)}; },
+      FASTNETS_CALL(channel_norm_scratch), FASTNETS_CALL(channel_norm), nthreads);
 }
 
 }  // namespace

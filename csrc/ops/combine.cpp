@@ -39,9 +39,9 @@ void combine(const py::array& x, const py::array& other, const py::array& out, i
   call.epilogue = epilogue_of(call.y, std::nullopt, std::nullopt, std::nullopt, activation, alpha, beta, kOp);
   if (x.size() == 0) return;
   if (x.size() < kParallelElements) nthreads = 1;
-  const auto kernel = FASTNETS_CALL(combine);
-  const py::gil_scoped_release release;
-  run_team(nthreads, [&](ThreadContext& context) { kernel(call, context); });
+  submit(
+      call, [](auto& c) { return Slots{slot(c.x.data), slot(c.other.data), slot(c.y.data)}; }, nullptr,
+      FASTNETS_CALL(combine), nthreads);
 }
 
 }  // namespace

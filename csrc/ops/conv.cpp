@@ -10,6 +10,7 @@
 #include "common/arguments.h"
 #include "common/conv_pack.h"
 #include "common/scratch.h"
+#include "plan/step.h"
 
 namespace fastnets {
 namespace {
@@ -45,6 +46,7 @@ void require_pixels(const py::array& array, const std::string& name, Element ele
 const float* channel_values(const std::optional<py::array>& array, int64_t channels,
                             const std::string& name) {
   if (!array) return nullptr;
+  retain(*array);
   require_array<float>(*array, kOp, name, 1);
   require_shape(*array, {channels}, kOp, name, "one value for each output channel");
   require(channels == 1 || stride<float>(*array, 0) == 1,
@@ -148,8 +150,10 @@ class PackedConv {
     call.stream = stream && can_stream(call);
     if (out.size() == 0) return;
     if (s.out_pixels() * cout_ * (cin_ / groups_) * s.taps() < kParallelProducts) nthreads = 1;
-    const py::gil_scoped_release release;
-    launch(call, nthreads);
+    retain(py::cast(this));
+    submit(
+        call, [](auto& c) { return Slots{slot(c.x), slot(c.y), slot(c.epilogue.residual)}; },
+        scratch_function(), kernel_function(), nthreads);
   }
 
  private:
@@ -191,18 +195,21 @@ class PackedConv {
     return aligned && call.epilogue.activation <= Activation::clamp;
   }
 
-  void launch(const ConvCall& call, int nthreads) const {
-    static thread_local Buffer buffer;
-    const auto size = algorithm_ == "product"     ? FASTNETS_CALL(conv_product_scratch)
-                      : algorithm_ == "winograd"  ? FASTNETS_CALL(conv_winograd_scratch)
-                      : algorithm_ == "depthwise" ? FASTNETS_CALL(conv_depthwise_scratch)
-                                                  : FASTNETS_CALL(conv_grouped_scratch);
-    const auto kernel = algorithm_ == "product"     ? FASTNETS_CALL(conv_product)
-                        : algorithm_ == "winograd"  ? FASTNETS_CALL(conv_winograd)
-                        : algorithm_ == "depthwise" ? FASTNETS_CALL(conv_depthwise)
-                                                    : FASTNETS_CALL(conv_grouped);
-    void* scratch = buffer.at_least(size(call, nthreads));
-    run_team(nthreads, [&](ThreadContext& context) { kernel(call, scratch, context); });
+  using ScratchFunction = int64_t (*)(const ConvCall&, int);
+  using KernelFunction = void (*)(const ConvCall&, void*, ThreadContext&);
+
+  ScratchFunction scratch_function() const {
+    return algorithm_ == "product"     ? FASTNETS_CALL(conv_product_scratch)
+           : algorithm_ == "winograd"  ? FASTNETS_CALL(conv_winograd_scratch)
+           : algorithm_ == "depthwise" ? FASTNETS_CALL(conv_depthwise_scratch)
+                                       : FASTNETS_CALL(conv_grouped_scratch);
+  }
+
+  KernelFunction kernel_function() const {
+    return algorithm_ == "product"     ? FASTNETS_CALL(conv_product)
+           : algorithm_ == "winograd"  ? FASTNETS_CALL(conv_winograd)
+           : algorithm_ == "depthwise" ? FASTNETS_CALL(conv_depthwise)
+                                       : FASTNETS_CALL(conv_grouped);
   }
 
   std::string algorithm_;

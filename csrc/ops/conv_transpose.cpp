@@ -69,12 +69,11 @@ class PackedProduct {
     call.weights = shape_.data;
     call.epilogue = epilogue_of(call.y, scale, shift, residual, activation, alpha, beta, kOp);
     if (out.size() == 0) return;
-    static thread_local Buffer buffer;
     if (x.size() * shape_.cout * taps < kParallelProducts) nthreads = 1;
-    void* scratch = buffer.at_least(FASTNETS_CALL(conv_transpose_scratch)(call, nthreads));
-    const auto entry = FASTNETS_CALL(conv_transpose);
-    const py::gil_scoped_release release;
-    run_team(nthreads, [&](ThreadContext& context) { entry(call, scratch, context); });
+    retain(py::cast(this));
+    submit(
+        call, [](auto& c) { return Slots{slot(c.x.data), slot(c.y.data), slot(c.epilogue.residual)}; },
+        FASTNETS_CALL(conv_transpose_scratch), FASTNETS_CALL(conv_transpose), nthreads);
   }
 
  private:

@@ -28,9 +28,9 @@ void grid_sample(const py::array& x, const py::array& grid, const py::array& out
   if (out.size() == 0) return;
   require(x.size() > 0, std::string(kOp) + ": x has no pixels: pass some");
   if (out.size() < kParallelElements) nthreads = 1;
-  const auto kernel = FASTNETS_CALL(grid_sample);
-  const py::gil_scoped_release release;
-  run_team(nthreads, [&](ThreadContext& context) { kernel(call, context); });
+  submit(
+      call, [](auto& c) { return Slots{slot(c.x.data), slot(c.grid.data), slot(c.y.data)}; }, nullptr,
+      FASTNETS_CALL(grid_sample), nthreads);
 }
 
 }  // namespace

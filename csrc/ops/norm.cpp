@@ -1,7 +1,6 @@
 // fastnets._C.norm and moments: check the arrays, then call the kernels of the active ISA level.
 #include "cpu/norm.h"
 
-#include "common/scratch.h"
 #include "ops/arrays.h"
 
 namespace fastnets {
@@ -35,18 +34,17 @@ void norm(const py::array& x, const py::array& out, int64_t groups, double epsil
               std::to_string(call.x.channels));
   call.groups = groups, call.epsilon = epsilon;
   if (moments) {
+    retain(*moments);
     require_moments(*moments, call.x);
     call.moments = static_cast<const double*>(moments->data());
     call.moments_stride = moments->shape(0) == 1 ? 0 : 2 * call.x.channels;
   }
   call.epilogue = epilogue_of(call.y, scale, shift, residual, activation, alpha, beta, kOp);
   if (x.size() == 0) return;
-  static thread_local Buffer buffer;
   if (x.size() < kParallelElements) nthreads = 1;
-  void* scratch = buffer.at_least(FASTNETS_CALL(norm_scratch)(call));
-  const auto kernel = FASTNETS_CALL(norm);
-  const py::gil_scoped_release release;
-  run_team(nthreads, [&](ThreadContext& context) { kernel(call, scratch, context); });
+  submit(
+      call, [](auto& c) { return Slots{slot(c.x.data), slot(c.y.data), slot(c.epilogue.residual)}; },
+      FASTNETS_CALL(norm_scratch), FASTNETS_CALL(norm), nthreads);
 }
 
 void moments(const py::array& x, const py::array& out, int nthreads) {
@@ -58,12 +56,10 @@ void moments(const py::array& x, const py::array& out, int nthreads) {
   if (out.size() == 0) return;
   require(x.size() > 0, "moments: x has no pixels: pass some");
   call.moments = static_cast<double*>(const_cast<void*>(out.data()));
-  static thread_local Buffer buffer;
   if (x.size() < kParallelElements) nthreads = 1;
-  void* scratch = buffer.at_least(FASTNETS_CALL(moments_scratch)(call));
-  const auto kernel = FASTNETS_CALL(moments);
-  const py::gil_scoped_release release;
-  run_team(nthreads, [&](ThreadContext& context) { kernel(call, scratch, context); });
+  submit(
+      call, [](auto& c) { return Slots{slot(c.x.data), slot(c.moments)}; }, FASTNETS_CALL(moments_scratch),
+      FASTNETS_CALL(moments), nthreads);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // fastnets._C.pointwise: checks the arrays, then calls the kernel of the active ISA level.
 #include "cpu/pointwise.h"
 
-#include "common/arguments.h"
+#include "ops/arrays.h"
 
 namespace fastnets {
 namespace {
@@ -10,35 +10,27 @@ namespace py = pybind11;
 
 const char* const kOp = "pointwise";
 
-// Below this many elements a call costs less than waking the other threads.
-constexpr int64_t kParallelElements = 1 << 15;
-
-void pointwise(const py::array& x, const py::array& out, int activation, float alpha, float beta,
-               int nthreads) {
-  require_array<float>(x, kOp, "x", 1);
-  require_array<float>(out, kOp, "out", 1);
-  require_shape(out, {x.shape(0)}, kOp, "out", "the shape of x");
-  require((x.size() <= 1) || (stride<float>(x, 0) == 1 && stride<float>(out, 0) == 1),
-          std::string(kOp) + ": x and out must be contiguous: pass copies");
-  require(out.writeable(), std::string(kOp) + ": out is read-only: pass an array that can be written");
+void pointwise(const py::array& x, const py::array& out, const std::optional<py::array>& scale,
+               const std::optional<py::array>& shift, const std::optional<py::array>& residual,
+               int activation, float alpha, float beta, int nthreads) {
   PointwiseCall call{};
-  call.x = static_cast<const float*>(x.data());
-  call.y = static_cast<float*>(const_cast<void*>(out.data()));
-  call.count = x.size();
-  call.epilogue.activation = activation_of(activation, kOp);
-  call.epilogue.alpha = alpha;
-  call.epilogue.beta = beta;
-  const auto kernel = FASTNETS_CALL(pointwise);
-  const py::gil_scoped_release release;
-  run_team(x.size() < kParallelElements ? 1 : nthreads,
-           [&](ThreadContext& context) { kernel(call, context); });
+  call.x = input_pixels(x, kOp, "x");
+  call.y = output_pixels(out, kOp, "out");
+  require_same_channels(call.x, call.y, kOp);
+  require_same_size(call.x, call.y, kOp);
+  call.epilogue = epilogue_of(call.y, scale, shift, residual, activation, alpha, beta, kOp);
+  if (x.size() == 0) return;
+  if (x.size() < kParallelElements) nthreads = 1;
+  submit(
+      call, [](auto& c) { return Slots{slot(c.x.data), slot(c.y.data), slot(c.epilogue.residual)}; }, nullptr,
+      FASTNETS_CALL(pointwise), nthreads);
 }
 
 }  // namespace
 
 void register_pointwise(py::module_& m) {
-  m.def(kOp, &pointwise, py::arg("x"), py::arg("out"), py::arg("activation"), py::arg("alpha"),
-        py::arg("beta"), py::arg("nthreads"));
+  m.def(kOp, &pointwise, py::arg("x"), py::arg("out"), py::arg("scale"), py::arg("shift"),
+        py::arg("residual"), py::arg("activation"), py::arg("alpha"), py::arg("beta"), py::arg("nthreads"));
 }
 
 }  // namespace fastnets

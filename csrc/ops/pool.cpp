@@ -3,7 +3,6 @@
 
 #include <array>
 
-#include "common/scratch.h"
 #include "ops/arrays.h"
 
 namespace fastnets {
@@ -39,16 +38,12 @@ void pool(const py::array& x, const py::array& out, const Axes& window, const Ax
   }
   if (out.size() == 0) return;
   call.average = average, call.count_pad = count_pad, call.divisor = divisor;
-  static thread_local Buffer buffer;
   if (x.size() < kParallelElements) nthreads = 1;
-  const py::gil_scoped_release release;
+  const auto tensors = [](auto& c) { return Slots{slot(c.x.data), slot(c.y.data)}; };
   if (is_global(call)) {
-    void* scratch = buffer.at_least(FASTNETS_CALL(pool_global_scratch)(call));
-    const auto kernel = FASTNETS_CALL(pool_global);
-    run_team(nthreads, [&](ThreadContext& context) { kernel(call, scratch, context); });
+    submit(call, tensors, FASTNETS_CALL(pool_global_scratch), FASTNETS_CALL(pool_global), nthreads);
   } else {
-    const auto kernel = FASTNETS_CALL(pool);
-    run_team(nthreads, [&](ThreadContext& context) { kernel(call, context); });
+    submit(call, tensors, nullptr, FASTNETS_CALL(pool), nthreads);
   }
 }
 

@@ -3,7 +3,6 @@
 
 #include <vector>
 
-#include "common/scratch.h"
 #include "ops/arrays.h"
 
 namespace fastnets {
@@ -41,12 +40,10 @@ void resize(const py::array& x, const py::array& out, const Arrays& low, const A
     const std::optional<py::array> w = weight ? std::optional<py::array>((*weight)[i]) : std::nullopt;
     call.axes[i] = axis_of(low[i], high[i], w, call.x.size[i], call.y.size[i]);
   }
-  static thread_local Buffer buffer;
   if (out.size() < kParallelElements) nthreads = 1;
-  void* scratch = buffer.at_least(FASTNETS_CALL(resize_scratch)(call, nthreads));
-  const auto kernel = FASTNETS_CALL(resize);
-  const py::gil_scoped_release release;
-  run_team(nthreads, [&](ThreadContext& context) { kernel(call, scratch, context); });
+  submit(
+      call, [](auto& c) { return Slots{slot(c.x.data), slot(c.y.data)}; }, FASTNETS_CALL(resize_scratch),
+      FASTNETS_CALL(resize), nthreads);
 }
 
 }  // namespace

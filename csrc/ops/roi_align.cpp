@@ -49,9 +49,9 @@ void roi_align(const py::array& x, const py::array& boxes, const py::array& out,
   require(x.size() > 0, std::string(kOp) + ": x has no pixels: pass some");
   call.boxes = static_cast<const float*>(boxes.data());
   if (out.size() < kParallelElements) nthreads = 1;
-  const auto kernel = FASTNETS_CALL(roi_align);
-  const py::gil_scoped_release release;
-  run_team(nthreads, [&](ThreadContext& context) { kernel(call, context); });
+  submit(
+      call, [](auto& c) { return Slots{slot(c.x.data), slot(c.y.data)}; }, nullptr, FASTNETS_CALL(roi_align),
+      nthreads);
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "common/arguments.h"
 #include "common/conv_pack.h"
 #include "common/scratch.h"
+#include "plan/step.h"
 
 namespace fastnets {
 namespace {
@@ -40,6 +41,7 @@ void set_strides(const py::array& array, int64_t out[4]) {
 const float* channel_values(const std::optional<py::array>& array, int64_t channels,
                             const std::string& name) {
   if (!array) return nullptr;
+  retain(*array);
   require_array<float>(*array, kOp, name, 1);
   require_shape(*array, {channels}, kOp, name, "one value a channel");
   require(channels == 1 || stride<float>(*array, 0) == 1,
@@ -128,11 +130,10 @@ class PackedSeparable {
     call.stream = stream && can_stream(call);
     if (out.size() == 0) return;
     if (s.out_pixels() * middle_ * (cout_ + s.taps()) < kParallelProducts) nthreads = 1;
-    static thread_local Buffer buffer;
-    const py::gil_scoped_release release;
-    void* scratch = buffer.at_least(FASTNETS_CALL(separable_scratch)(call, nthreads));
-    const auto kernel = FASTNETS_CALL(separable);
-    run_team(nthreads, [&](ThreadContext& context) { kernel(call, scratch, context); });
+    retain(py::cast(this));
+    submit(
+        call, [](auto& c) { return Slots{slot(c.depthwise.x), slot(c.y), slot(c.epilogue.residual)}; },
+        FASTNETS_CALL(separable_scratch), FASTNETS_CALL(separable), nthreads);
   }
 
  private:

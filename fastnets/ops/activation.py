@@ -10,17 +10,22 @@ from torch import Tensor
 
 from fastnets import _C
 from fastnets.ops import epilogue
-from fastnets.ops.layout import threads
+from fastnets.ops.arguments import float32_refusal, out_refusal, result_like
+from fastnets.ops.layout import array5, channels_are_dense, channels_last, threads
 from fastnets.ops.library import define
 from fastnets.ops.registry import Implementation, Op
 
 
 @dataclass(frozen=True)
 class ActivationCall:
-    """The checked arguments."""
+    """The checked arguments: activation(x * scale + shift + residual), with scale and shift a channel."""
 
     x: Tensor
     activation: epilogue.Activation
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    residual: Tensor | None = None
+    out: Tensor | None = None
 
 
 def activation(x: Tensor, name: str, *, parameters: Sequence[float] = (), implementation: str | None = None) -> Tensor:
@@ -41,9 +46,16 @@ def activation(x: Tensor, name: str, *, parameters: Sequence[float] = (), implem
 
 def _refusal(call: ActivationCall) -> str | None:
     x = call.x
-    if x.device.type != "cpu" or x.dtype != torch.float32:
-        return f"x is {x.dtype} on {x.device}; it needs torch.float32 on cpu"
+    reason = float32_refusal(x, call.scale, call.shift, call.residual) or out_refusal(call.out)
+    if reason is not None or _by_pixels(call):
+        return reason
     return None if _is_dense(x) else f"x has strides {x.stride()}; it needs dense memory"
+
+
+def _by_pixels(call: ActivationCall) -> bool:
+    """Whether the kernel sees (N, C, *spatial), with a channel's terms and any distance of pixels; else a flat list."""
+    more = any(t is not None for t in (call.scale, call.shift, call.residual, call.out))
+    return 3 <= call.x.dim() <= 5 and (more or channels_are_dense(call.x))
 
 
 def _is_dense(x: Tensor) -> bool:
@@ -52,11 +64,19 @@ def _is_dense(x: Tensor) -> bool:
 
 def _run(call: ActivationCall) -> Tensor:
     x, kind = call.x, call.activation
-    out = torch.empty_like(x)  # keeps the strides of dense tensors
-    flat = (x.numel(),), (1,)
+    if _by_pixels(call):
+        out = result_like(x, x.shape, call.out)
+        arrays = array5(channels_last(x)), array5(out)
+    else:
+        out = torch.empty_like(x)  # keeps the strides of dense tensors
+        flat = (1, 1, x.numel()), (x.numel(), x.numel(), 1)
+        arrays = array5(x.detach().as_strided(*flat)), array5(out.as_strided(*flat))
     _C.pointwise(
-        x=x.detach().as_strided(*flat).numpy(),
-        out=out.as_strided(*flat).numpy(),
+        x=arrays[0],
+        out=arrays[1],
+        scale=None if call.scale is None else call.scale.numpy(),
+        shift=None if call.shift is None else call.shift.numpy(),
+        residual=None if call.residual is None else array5(channels_last(call.residual)),
         activation=kind.number,
         alpha=kind.alpha,
         beta=kind.beta,
@@ -66,11 +86,17 @@ def _run(call: ActivationCall) -> Tensor:
 
 
 def _reference(call: ActivationCall) -> Tensor:
-    return call.activation(call.x)
+    y, channels = call.x, (-1, *(1,) * (call.x.dim() - 2))
+    y = y if call.scale is None else y * call.scale.to(y.dtype).view(channels)
+    y = y if call.shift is None else y + call.shift.to(y.dtype).view(channels)
+    return call.activation(y if call.residual is None else y + call.residual)
 
 
 def _run_torch(call: ActivationCall) -> Tensor:
-    return _reference(call) if call.activation.name != "none" else call.x.clone()
+    y = _reference(call)
+    if call.out is not None:
+        return call.out.copy_(y)
+    return y.clone() if y is call.x else y
 
 
 OP = Op(
