@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Floats = NDArray[np.float32]
+_Elements = NDArray[np.float32 | np.uint16]  # uint16 stands for bfloat16
 
 def active_isa() -> str: ...
 def available_isas() -> list[str]: ...
@@ -13,20 +14,20 @@ def conv_lanes() -> int: ...
 
 class PackedConv:
     def __init__(
-        self, weight: _Floats, groups: int, algorithm: str, tile: tuple[int, int, int], nthreads: int
+        self, weight: _Elements, groups: int, algorithm: str, tile: tuple[int, int, int], nthreads: int
     ) -> None: ...
     @property
     def bytes(self) -> int: ...
     def run(
         self,
-        x: _Floats,
-        out: _Floats,
+        x: _Elements,
+        out: _Elements,
         stride: tuple[int, int, int],
         pad: tuple[int, int, int],
         dilation: tuple[int, int, int],
         scale: _Floats | None,
         shift: _Floats | None,
-        residual: _Floats | None,
+        residual: _Elements | None,
         activation: int,
         alpha: float,
         beta: float,
@@ -37,19 +38,19 @@ class PackedConv:
     ) -> None: ...
 
 class PackedSeparable:
-    def __init__(self, depthwise: _Floats, pointwise: _Floats, nthreads: int) -> None: ...
+    def __init__(self, depthwise: _Elements, pointwise: _Elements, nthreads: int) -> None: ...
     @property
     def bytes(self) -> int: ...
     def run(
         self,
-        x: _Floats,
-        out: _Floats,
+        x: _Elements,
+        out: _Elements,
         stride: tuple[int, int, int],
         pad: tuple[int, int, int],
         dilation: tuple[int, int, int],
         between: tuple[_Floats | None, _Floats | None, int, float, float],
         after: tuple[_Floats | None, _Floats | None, int, float, float],
-        residual: _Floats | None,
+        residual: _Elements | None,
         block: int,
         stream: bool,
         nthreads: int,

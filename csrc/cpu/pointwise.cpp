@@ -65,7 +65,7 @@ void FASTNETS_ENTRY(pointwise)(const PointwiseCall& original, ThreadContext& con
     const int64_t at = i % blocks * step, row = i / blocks;
     const int64_t pixels = size[2] - at < step ? size[2] - at : step;
     const int64_t n = row / (size[0] * size[1]), z = row / size[1] % size[0], line = row % size[1];
-    const float *x = row_of(call.x, n, z, line) + at * x_step, *residual = residual_row(e, n, z, line);
+    const float *x = row_of(call.x, n, z, line) + at * x_step, *residual = residual_row<float>(e, n, z, line);
     if (residual != nullptr) residual += at * e.residual_stride[3];
     float* y = row_of(call.y, n, z, line) + at * y_step;
     if (dense) {

@@ -233,7 +233,6 @@ void register_conv(py::module_& m) {
            py::arg("activation"), py::arg("alpha"), py::arg("beta"), py::arg("block"), py::arg("share"),
            py::arg("stream"), py::arg("nthreads"));
   m.def("conv_lanes", [] { return FASTNETS_CALL(conv_lanes)(); });
-  m.def("conv_bf16_steps", [] { return FASTNETS_CALL(conv_steps)(Element::bfloat16); });
 }
 
 }  // namespace fastnets

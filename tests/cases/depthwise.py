@@ -47,6 +47,9 @@ def make(case: Case, seed: int = 0) -> ConvCall:
     return make_conv(case.conv, seed)
 
 
+DTYPES = (torch.float32, torch.bfloat16)
+
+
 def tolerance(case: Case, implementation: str) -> float:
     return 1e-5
 
