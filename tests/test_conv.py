@@ -78,9 +78,24 @@ def test_torch_sees_an_operator() -> None:
     call = make(Case(1, 5, 6, (7, 8), (3, 3), padding=1))
     arguments = (call.x, call.weight, call.bias, None, [1, 1], [1, 1, 1, 1], [1, 1], 1, "relu", [], None)
     torch.library.opcheck(torch.ops.fastnets.conv.default, arguments)
-    torch.library.opcheck(
-        torch.ops.fastnets.conv.default, (call.x.double().requires_grad_(), call.weight.double(), None, *arguments[3:])
-    )
+    assert call.bias is not None
+    for dtype in (torch.float32, torch.float64):
+        leaves = [t.detach().to(dtype).requires_grad_() for t in (call.x, call.weight, call.bias)]
+        torch.library.opcheck(torch.ops.fastnets.conv.default, (*leaves, *arguments[3:]))
+
+
+def test_gradients_of_gradients() -> None:
+    """Through the mirrored convolution, the activation and the weights, which depend on the input's own gradient."""
+    random = torch.Generator().manual_seed(2)
+    x, weight = (torch.randn(*shape, generator=random) for shape in ((1, 3, 6, 5), (4, 3, 3, 3)))
+    found = []
+    for function in (conv, lambda *t, **_: functional.silu(functional.conv2d(*t, padding=1))):
+        leaves = [t.double().requires_grad_() for t in (x, weight)]
+        y = function(leaves[0], leaves[1] * leaves[1].tanh(), padding=1, activation="silu")
+        (slope,) = torch.autograd.grad(y.square().sum(), leaves[0], create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), leaves))
+    for actual, expected in zip(*found, strict=True):
+        torch.testing.assert_close(actual, expected)
 
 
 def test_packed_weights_run_many_inputs() -> None:

@@ -76,6 +76,7 @@ def test_gradient() -> None:
     assert torch.autograd.gradcheck(
         lambda x, w, b, r: group_norm(x, 2, w, b, residual=r, activation="silu"), (x, weight, bias, residual)
     )
+    assert torch.autograd.gradgradcheck(lambda x, w: group_norm(x, 2, w, w * 2, activation="silu"), (x, weight))
     exact = [x, weight, bias, residual]
     fast = [v.detach().float().requires_grad_() for v in exact]
     gradients = []

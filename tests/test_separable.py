@@ -131,3 +131,5 @@ def test_torch_sees_an_operator() -> None:
     tensors = (torch.randn(1, 5, 6, 7), torch.randn(5, 1, 3, 3), torch.randn(4, 5), None, None, None, None)
     rest = ([1, 1], [1, 1, 1, 1], [1, 1], "relu", [], "none", [], "fused")
     torch.library.opcheck(torch.ops.fastnets.separable.default, (*tensors, *rest))
+    leaves = [None if t is None else t.requires_grad_() for t in tensors]
+    torch.library.opcheck(torch.ops.fastnets.separable.default, (*leaves, *rest))

@@ -12,7 +12,7 @@ from fastnets import _C
 from fastnets.ops import epilogue
 from fastnets.ops.arguments import float32_refusal, out_refusal, result_like
 from fastnets.ops.layout import array5, channels_are_dense, channels_last, threads
-from fastnets.ops.library import define
+from fastnets.ops.library import register
 from fastnets.ops.registry import Implementation, Op
 
 
@@ -106,35 +106,9 @@ OP = Op(
 )
 
 
-def _dispatch(x: Tensor, name: str, parameters: list[float], implementation: str | None) -> Tensor:
-    result: Tensor = OP(ActivationCall(x, epilogue.Activation(name, tuple(parameters))), implementation)
-    return result
-
-
-def _fake(x: Tensor, name: str, parameters: list[float], implementation: str | None) -> Tensor:
-    return torch.empty_like(x)
-
-
-def _setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[object, ...], output: Tensor) -> None:
-    x, name, parameters, _ = inputs
-    assert isinstance(x, Tensor)
-    ctx.save_for_backward(x)
-    ctx.kind = epilogue.Activation(str(name), tuple(parameters))  # type: ignore[attr-defined, arg-type]
-
-
-def _backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-    (x,) = ctx.saved_tensors  # type: ignore[attr-defined]
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        y = ctx.kind(x)  # type: ignore[attr-defined]
-    return torch.autograd.grad(y, x, grad)[0], None, None, None
-
-
-_operator = define(
-    "activation",
-    "(Tensor x, str name, float[] parameters, str? implementation) -> Tensor",
-    run=_dispatch,
-    fake=_fake,
-    backward=_backward,
-    setup_context=_setup_context,
+_operator = register(
+    OP,
+    "Tensor x, str name, float[] parameters",
+    lambda x, name, parameters: ActivationCall(x, epilogue.Activation(name, parameters)),
+    result=lambda call: torch.empty_like(call.x),
 )

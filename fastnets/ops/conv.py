@@ -15,7 +15,7 @@ from fastnets.ops.conv_choice import ConvConfig, choose
 from fastnets.ops.conv_packed import PackedConv, pack, refusal, run
 from fastnets.ops.epilogue import Activation, activation_of
 from fastnets.ops.layout import empty_channels_last, threads
-from fastnets.ops.library import define
+from fastnets.ops.library import register
 from fastnets.ops.registry import Implementation, Op
 
 __all__ = ["OP", "ConvCall", "ConvConfig", "PackedConv", "conv"]
@@ -113,26 +113,15 @@ def _call(
     weight: Tensor,
     bias: Tensor | None,
     residual: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
     groups: int,
     activation: str,
-    parameters: list[float],
+    parameters: Sequence[float],
 ) -> ConvCall:
     window = Window(tuple(stride), tuple(zip(padding[::2], padding[1::2], strict=True)), tuple(dilation))
     return ConvCall(x, weight, bias, residual, window, groups, Activation(activation, tuple(parameters)))
-
-
-def _dispatch(*arguments: Any) -> Tensor:
-    *flat, implementation = arguments
-    result: Tensor = OP(_call(*flat), implementation)
-    return result
-
-
-def _fake(*arguments: Any) -> Tensor:
-    call = _call(*arguments[:-1])
-    return empty_channels_last(call.x, call.out_shape)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -161,10 +150,11 @@ def _before_activation(call: ConvCall, grad: Tensor) -> Tensor:
     """The gradient with respect to what goes into the activation, which is computed again."""
     if call.activation.name == "none":
         return grad
-    before: Tensor = OP(replace(call, activation=Activation()))
+    twice = torch.is_grad_enabled()  # gradients of gradients are recorded
+    before: Tensor = _operator(*_flat(replace(call, activation=Activation())), None)
     with torch.enable_grad():
-        before.requires_grad_()
-        return torch.autograd.grad(call.activation(before), before, grad)[0]
+        before = before if before.requires_grad else before.requires_grad_()
+        return torch.autograd.grad(call.activation(before), before, grad, create_graph=twice)[0]
 
 
 def _data_gradient_refusal(call: ConvCall, grad: Tensor) -> str | None:
@@ -185,7 +175,8 @@ def _data_gradient(call: ConvCall, grad: Tensor) -> Tensor:
     window = call.window
     rows = zip(window.padding, window.dilation, kernel, strict=True)
     padding = tuple((d * (k - 1) - before, d * (k - 1) - after) for (before, after), d, k in rows)
-    result: Tensor = OP(ConvCall(grad, mirrored, None, None, replace(window, padding=padding), groups))
+    mirror = ConvCall(grad, mirrored, None, None, replace(window, padding=padding), groups)
+    result: Tensor = _operator(*_flat(mirror), None)
     return result
 
 
@@ -214,12 +205,11 @@ def _torch_gradients(call: ConvCall, grad: Tensor, needed: tuple[bool, bool]) ->
     return grad_x, grad_weight
 
 
-_operator = define(
-    "conv",
-    "(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, int[] stride, int[] padding, int[] dilation, "
-    "int groups, str activation, float[] parameters, str? implementation) -> Tensor",
-    run=_dispatch,
-    fake=_fake,
-    backward=_backward,
-    setup_context=_setup_context,
+_operator = register(
+    OP,
+    "Tensor x, Tensor weight, Tensor? bias, Tensor? residual, int[] stride, int[] padding, int[] dilation, "
+    "int groups, str activation, float[] parameters",
+    _call,
+    result=lambda call: empty_channels_last(call.x, call.out_shape),
+    gradients=(_setup_context, _backward),
 )

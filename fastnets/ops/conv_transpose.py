@@ -21,9 +21,8 @@ from fastnets.ops.arguments import (
     three,
 )
 from fastnets.ops.epilogue import Activation, activation_of
-from fastnets.ops.gradient import through
 from fastnets.ops.layout import array5, channels_last, threads
-from fastnets.ops.library import define
+from fastnets.ops.library import register, with_activation
 from fastnets.ops.registry import Implementation, Op
 
 Sizes = int | Sequence[int]
@@ -226,31 +225,10 @@ OP = Op(
 )
 
 
-def _call(*flat: object) -> ConvTransposeCall:
-    *head, groups, activation, parameters = flat
-    arguments = [tuple(a) if isinstance(a, list) else a for a in head]
-    kind = Activation(str(activation), tuple(parameters))  # type: ignore[arg-type]
-    return ConvTransposeCall(*arguments, groups, kind)  # type: ignore[arg-type, call-arg]
-
-
-def _dispatch(*arguments: object) -> Tensor:
-    *flat, implementation = arguments
-    result: Tensor = OP(_call(*flat), implementation)  # type: ignore[arg-type]
-    return result
-
-
-def _fake(*arguments: object) -> Tensor:
-    call = _call(*arguments[:-1])
-    return result_like(call.x, call.shape, None)
-
-
-_setup_context, _backward = through(lambda *arguments: _reference(_call(*arguments[:-1])))
-_operator = define(
-    "conv_transpose",
-    "(Tensor x, Tensor weight, Tensor? bias, Tensor? residual, int[] stride, int[] padding, int[] output_padding, "
-    "int[] dilation, int groups, str activation, float[] parameters, str? implementation) -> Tensor",
-    run=_dispatch,
-    fake=_fake,
-    backward=_backward,
-    setup_context=_setup_context,
+_operator = register(
+    OP,
+    "Tensor x, Tensor weight, Tensor? bias, Tensor? residual, int[] stride, int[] padding, int[] output_padding, "
+    "int[] dilation, int groups, str activation, float[] parameters",
+    with_activation(ConvTransposeCall),
+    result=lambda call: result_like(call.x, call.shape, None),
 )

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from fastnets.errors import InputError
-from fastnets.ops import conv as convolution
+from fastnets.ops.conv import OP as CONV
+from fastnets.ops.conv import conv
 from fastnets.ops.conv_arguments import Padding
 from fastnets.ops.registry import Op
 
@@ -48,7 +49,7 @@ def depthwise(
             f"depthwise: weight has shape {tuple(weight.shape)} and x {tuple(x.shape)}: pass (C * multiplier, 1, "
             "*kernel) for x (N, C, *spatial)"
         )
-    return convolution.conv(
+    return conv(
         x,
         weight,
         bias,
@@ -66,6 +67,6 @@ def depthwise(
 # What the harness runs over the cases of depthwise convolutions.
 OP = Op(
     "depthwise",
-    convolution.OP.reference,
-    tuple(i for i in convolution.OP.implementations if i.name in ("depthwise", "torch")),
+    CONV.reference,
+    tuple(i for i in CONV.implementations if i.name in ("depthwise", "torch")),
 )

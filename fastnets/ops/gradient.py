@@ -12,7 +12,7 @@ Backward = tuple[Callable[..., None], Callable[..., tuple[Tensor | None, ...]]]
 
 
 def through(function: Callable[..., Tensor]) -> Backward:
-    """`setup_context` and `backward` for fastnets.ops.library.define: `function` once more, and torch's gradients.
+    """`setup_context` and `backward` for fastnets.ops.library: `function` once more, and torch's gradients.
 
     Nothing but the arguments is kept between the two passes. `function` takes those of the operator.
     """
@@ -25,11 +25,14 @@ def through(function: Callable[..., Tensor]) -> Backward:
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         arguments = list(ctx.others)
         needed = [k for k in ctx.places if ctx.needs_input_grad[k]]
-        for k, saved in zip(ctx.places, ctx.saved_tensors, strict=True):
-            arguments[k] = saved.detach().requires_grad_(k in needed)
+        twice = torch.is_grad_enabled()  # gradients of gradients are recorded
         with torch.enable_grad():
+            for k, saved in zip(ctx.places, ctx.saved_tensors, strict=True):
+                # Views: the gradients of one argument must not reach those that it was computed from.
+                arguments[k] = saved.view_as(saved) if twice else saved.detach().requires_grad_(k in needed)
             y = function(*arguments)
-        found = torch.autograd.grad(y, [arguments[k] for k in needed], grad, allow_unused=True)
+            wanted = [arguments[k] for k in needed]
+            found = torch.autograd.grad(y, wanted, grad, allow_unused=True, create_graph=twice)
         gradients: list[Tensor | None] = [None] * len(arguments)
         for k, gradient in zip(needed, found, strict=True):
             gradients[k] = gradient

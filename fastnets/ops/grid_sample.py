@@ -10,9 +10,8 @@ from torch.nn import functional
 from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.arguments import delivered, float32_refusal, out_refusal, result_like, spatial_axes
-from fastnets.ops.gradient import through
 from fastnets.ops.layout import array5, channels_last, threads
-from fastnets.ops.library import define
+from fastnets.ops.library import register
 from fastnets.ops.registry import Implementation, Op
 
 MODES = ("linear", "nearest")
@@ -110,26 +109,9 @@ OP = Op(
 )
 
 
-def _call(x: Tensor, grid: Tensor, mode: str, padding: str, align_corners: bool) -> GridSampleCall:
-    return GridSampleCall(x, grid, mode, padding, align_corners)
-
-
-def _dispatch(*arguments: object) -> Tensor:
-    *flat, implementation = arguments
-    result: Tensor = OP(_call(*flat), implementation)  # type: ignore[arg-type]
-    return result
-
-
-def _fake(x: Tensor, grid: Tensor, *_: object) -> Tensor:
-    return result_like(x, (*x.shape[:2], *grid.shape[2:]), None)
-
-
-_setup_context, _backward = through(lambda *arguments: _reference(_call(*arguments[:-1])))
-_operator = define(
-    "grid_sample",
-    "(Tensor x, Tensor grid, str mode, str padding, bool align_corners, str? implementation) -> Tensor",
-    run=_dispatch,
-    fake=_fake,
-    backward=_backward,
-    setup_context=_setup_context,
+_operator = register(
+    OP,
+    "Tensor x, Tensor grid, str mode, str padding, bool align_corners",
+    GridSampleCall,
+    result=lambda call: result_like(call.x, call.shape, None),
 )

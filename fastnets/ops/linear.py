@@ -15,9 +15,8 @@ from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.arguments import float32_refusal
 from fastnets.ops.epilogue import Activation, activation_of
-from fastnets.ops.gradient import through
 from fastnets.ops.layout import threads
-from fastnets.ops.library import define
+from fastnets.ops.library import register, with_activation
 from fastnets.ops.registry import Implementation, Op
 
 _NONE = Activation()
@@ -140,26 +139,9 @@ OP = Op(
 )
 
 
-def _call(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, parameters: list[float]) -> LinearCall:
-    return LinearCall(x, weight, bias, Activation(activation, tuple(parameters)))
-
-
-def _dispatch(*arguments: object) -> Tensor:
-    *flat, implementation = arguments
-    result: Tensor = OP(_call(*flat), implementation)  # type: ignore[arg-type]
-    return result
-
-
-def _fake(x: Tensor, weight: Tensor, *_: object) -> Tensor:
-    return x.new_empty(*x.shape[:-1], len(weight))
-
-
-_setup_context, _backward = through(lambda *arguments: _reference(_call(*arguments[:-1])))
-_operator = define(
-    "linear",
-    "(Tensor x, Tensor weight, Tensor? bias, str activation, float[] parameters, str? implementation) -> Tensor",
-    run=_dispatch,
-    fake=_fake,
-    backward=_backward,
-    setup_context=_setup_context,
+_operator = register(
+    OP,
+    "Tensor x, Tensor weight, Tensor? bias, str activation, float[] parameters",
+    with_activation(LinearCall),
+    result=lambda call: call.x.new_empty(*call.x.shape[:-1], len(call.weight)),
 )

@@ -12,9 +12,8 @@ from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.arguments import delivered, float32_refusal, out_refusal, result_like, spatial_axes
 from fastnets.ops.epilogue import Activation, activation_of
-from fastnets.ops.gradient import through
 from fastnets.ops.layout import array5, channels_last, threads
-from fastnets.ops.library import define
+from fastnets.ops.library import register, with_activation
 from fastnets.ops.registry import Implementation, Op
 
 _NONE = Activation()
@@ -211,37 +210,10 @@ OP = Op(
 )
 
 
-def _call(
-    x: Tensor,
-    groups: int,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    moments: Tensor | None,
-    residual: Tensor | None,
-    eps: float,
-    activation: str,
-    parameters: list[float],
-) -> NormCall:
-    return NormCall(x, groups, weight, bias, moments, residual, eps, Activation(activation, tuple(parameters)))
-
-
-def _dispatch(*arguments: object) -> Tensor:
-    *flat, implementation = arguments
-    result: Tensor = OP(_call(*flat), implementation)  # type: ignore[arg-type]
-    return result
-
-
-def _fake(x: Tensor, *_: object) -> Tensor:
-    return result_like(x, x.shape, None)
-
-
-_setup_context, _backward = through(lambda *arguments: _reference(_call(*arguments[:-1])))
-_operator = define(
-    "norm",
-    "(Tensor x, int groups, Tensor? weight, Tensor? bias, Tensor? moments, Tensor? residual, float eps, "
-    "str activation, float[] parameters, str? implementation) -> Tensor",
-    run=_dispatch,
-    fake=_fake,
-    backward=_backward,
-    setup_context=_setup_context,
+_operator = register(
+    OP,
+    "Tensor x, int groups, Tensor? weight, Tensor? bias, Tensor? moments, Tensor? residual, float eps, "
+    "str activation, float[] parameters",
+    with_activation(NormCall),
+    result=lambda call: result_like(call.x, call.x.shape, None),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
@@ -19,9 +20,8 @@ from fastnets.ops.arguments import (
     spatial_axes,
     three,
 )
-from fastnets.ops.gradient import through
 from fastnets.ops.layout import array5, channels_last, threads
-from fastnets.ops.library import define
+from fastnets.ops.library import register
 from fastnets.ops.registry import Implementation, Op
 
 Sizes = int | Sequence[int]
@@ -182,36 +182,16 @@ OP = Op(
     ),
 )
 
-Flat = tuple[Tensor, bool, list[int], list[int], list[int], list[int], bool, bool, int]
 
-
-def _flat(call: PoolCall) -> Flat:
+def _flat(call: PoolCall) -> tuple[Any, ...]:
     geometry = list(call.window), list(call.stride), list(call.padding), list(call.dilation)
     return (call.x, call.average, *geometry, call.ceil_mode, call.count_include_pad, call.divisor)
 
 
-def _unflat(*flat: object) -> PoolCall:
-    return PoolCall(*(tuple(f) if isinstance(f, list) else f for f in flat))  # type: ignore[arg-type]
-
-
-def _dispatch(*arguments: object) -> Tensor:
-    *flat, implementation = arguments
-    result: Tensor = OP(_unflat(*flat), implementation)  # type: ignore[arg-type]
-    return result
-
-
-def _fake(*arguments: object) -> Tensor:
-    call = _unflat(*arguments[:-1])
-    return result_like(call.x, call.shape, None)
-
-
-_setup_context, _backward = through(lambda *arguments: _reference(_unflat(*arguments[:-1])))
-_operator = define(
-    "pool",
-    "(Tensor x, bool average, int[] window, int[] stride, int[] padding, int[] dilation, bool ceil_mode, "
-    "bool count_include_pad, int divisor, str? implementation) -> Tensor",
-    run=_dispatch,
-    fake=_fake,
-    backward=_backward,
-    setup_context=_setup_context,
+_operator = register(
+    OP,
+    "Tensor x, bool average, int[] window, int[] stride, int[] padding, int[] dilation, bool ceil_mode, "
+    "bool count_include_pad, int divisor",
+    PoolCall,
+    result=lambda call: result_like(call.x, call.shape, None),
 )

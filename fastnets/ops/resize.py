@@ -13,9 +13,8 @@ from torch.nn import functional
 from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.arguments import delivered, float32_refusal, out_refusal, per_axis, result_like, spatial_axes
-from fastnets.ops.gradient import through
 from fastnets.ops.layout import array5, channels_last, threads
-from fastnets.ops.library import define
+from fastnets.ops.library import register
 from fastnets.ops.registry import Implementation, Op
 
 MODES = ("nearest", "nearest-exact", "linear")
@@ -157,27 +156,9 @@ OP = Op(
 )
 
 
-def _call(x: Tensor, size: list[int], scale: list[float] | None, mode: str, align_corners: bool) -> ResizeCall:
-    return ResizeCall(x, tuple(size), None if scale is None else tuple(scale), mode, align_corners)
-
-
-def _dispatch(
-    x: Tensor, size: list[int], scale: list[float] | None, mode: str, align_corners: bool, implementation: str | None
-) -> Tensor:
-    result: Tensor = OP(_call(x, size, scale, mode, align_corners), implementation)
-    return result
-
-
-def _fake(x: Tensor, size: list[int], *_: object) -> Tensor:
-    return result_like(x, (*x.shape[:2], *size), None)
-
-
-_setup_context, _backward = through(lambda *arguments: _reference(_call(*arguments[:-1])))
-_operator = define(
-    "resize",
-    "(Tensor x, SymInt[] size, float[]? scale, str mode, bool align_corners, str? implementation) -> Tensor",
-    run=_dispatch,
-    fake=_fake,
-    backward=_backward,
-    setup_context=_setup_context,
+_operator = register(
+    OP,
+    "Tensor x, SymInt[] size, float[]? scale, str mode, bool align_corners",
+    ResizeCall,
+    result=lambda call: result_like(call.x, call.shape, None),
 )

@@ -12,9 +12,8 @@ from torch import Tensor
 from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.arguments import delivered, float32_refusal, out_refusal, per_axis, result_like, spatial_axes
-from fastnets.ops.gradient import through
 from fastnets.ops.layout import array5, channels_last, threads
-from fastnets.ops.library import define
+from fastnets.ops.library import register
 from fastnets.ops.registry import Implementation, Op
 
 
@@ -133,27 +132,10 @@ OP = Op(
 )
 
 
-def _call(x: Tensor, boxes: Tensor, size: list[int], scale: float, samples: int, aligned: bool) -> RoiAlignCall:
-    return RoiAlignCall(x, boxes, tuple(size), scale, samples, aligned)
-
-
-def _dispatch(*arguments: object) -> Tensor:
-    *flat, implementation = arguments
-    result: Tensor = OP(_call(*flat), implementation)  # type: ignore[arg-type]
-    return result
-
-
-def _fake(x: Tensor, boxes: Tensor, size: list[int], *_: object) -> Tensor:
-    return result_like(x, (len(boxes), x.shape[1], *size), None)
-
-
 # Boxes are numbers to the reference: like torchvision's, it has no gradient for them.
-_setup_context, _backward = through(lambda *arguments: _reference(_call(*arguments[:-1])))
-_operator = define(
-    "roi_align",
-    "(Tensor x, Tensor boxes, int[] size, float scale, int samples, bool aligned, str? implementation) -> Tensor",
-    run=_dispatch,
-    fake=_fake,
-    backward=_backward,
-    setup_context=_setup_context,
+_operator = register(
+    OP,
+    "Tensor x, Tensor boxes, int[] size, float scale, int samples, bool aligned",
+    RoiAlignCall,
+    result=lambda call: result_like(call.x, call.shape, None),
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -13,8 +12,9 @@ from fastnets.ops.conv import conv
 from fastnets.ops.conv_arguments import Padding, Window, window_of
 from fastnets.ops.depthwise import depthwise as depthwise_conv
 from fastnets.ops.epilogue import Activation, activation_of
+from fastnets.ops.gradient import through
 from fastnets.ops.layout import empty_channels_last
-from fastnets.ops.library import define
+from fastnets.ops.library import register
 from fastnets.ops.registry import Implementation, Op
 from fastnets.ops.separable_packed import PackedSeparable, SeparableCall, check, check_weights, pack, refusal, run
 
@@ -158,42 +158,13 @@ def _call(*flat: Any) -> SeparableCall:
     return SeparableCall(**named, window=window, middle_activation=between, activation=after)
 
 
-def _dispatch(*arguments: Any) -> Tensor:
-    *flat, implementation = arguments
-    result: Tensor = OP(_call(*flat), implementation)
-    return result
-
-
-def _fake(*arguments: Any) -> Tensor:
-    call = _call(*arguments[:-1])
-    return empty_channels_last(call.x, call.out_shape)
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[: len(_TENSORS)])
-    ctx.rest = inputs[len(_TENSORS) :]
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """The gradients of the two convolutions, which run again: what lies between them was not kept."""
-    needed = ctx.needs_input_grad[: len(_TENSORS)]
-    with torch.enable_grad():
-        pairs = zip(ctx.saved_tensors, needed, strict=True)
-        leaves = [None if t is None else t.detach().requires_grad_(need) for t, need in pairs]
-        y = _run_parts(_call(*leaves, *ctx.rest[:-1]))
-    wanted = [t for t, need in zip(leaves, needed, strict=True) if t is not None and need]
-    found = iter(torch.autograd.grad(y, wanted, grad))
-    gradients = [next(found) if t is not None and n else None for t, n in zip(leaves, needed, strict=True)]
-    return (*gradients, *(None,) * len(ctx.rest))
-
-
-_operator = define(
-    "separable",
-    "(Tensor x, Tensor depthwise, Tensor pointwise, Tensor? bias, Tensor? middle_scale, Tensor? middle_bias, "
+_operator = register(
+    OP,
+    "Tensor x, Tensor depthwise, Tensor pointwise, Tensor? bias, Tensor? middle_scale, Tensor? middle_bias, "
     "Tensor? residual, int[] stride, int[] padding, int[] dilation, str middle_activation, "
-    "float[] middle_parameters, str activation, float[] parameters, str? implementation) -> Tensor",
-    run=_dispatch,
-    fake=_fake,
-    backward=_backward,
-    setup_context=_setup_context,
+    "float[] middle_parameters, str activation, float[] parameters",
+    _call,
+    result=lambda call: empty_channels_last(call.x, call.out_shape),
+    # Those of the two convolutions, which run again: what lies between them was not kept.
+    gradients=through(lambda *flat: _run_parts(_call(*flat[:-1]))),
 )
