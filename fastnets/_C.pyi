@@ -68,19 +68,19 @@ class Plan:
     def profile(self, externals: list[int], nthreads: int) -> NDArray[np.float64]: ...
 
 def pointwise(
-    x: _Floats,
-    out: _Floats,
+    x: _Elements,
+    out: _Elements,
     scale: _Floats | None,
     shift: _Floats | None,
-    residual: _Floats | None,
+    residual: _Elements | None,
     activation: int,
     alpha: float,
     beta: float,
     nthreads: int,
 ) -> None: ...
 def pool(
-    x: _Floats,
-    out: _Floats,
+    x: _Elements,
+    out: _Elements,
     window: list[int],
     stride: list[int],
     pad: list[int],
@@ -91,31 +91,31 @@ def pool(
     nthreads: int,
 ) -> None: ...
 def resize(
-    x: _Floats,
-    out: _Floats,
+    x: _Elements,
+    out: _Elements,
     low: list[NDArray[np.int64]],
     high: list[NDArray[np.int64]],
     weight: list[_Floats] | None,
     nthreads: int,
 ) -> None: ...
 def norm(
-    x: _Floats,
-    out: _Floats,
+    x: _Elements,
+    out: _Elements,
     groups: int,
     epsilon: float,
     moments: NDArray[np.float64] | None,
     scale: _Floats | None,
     shift: _Floats | None,
-    residual: _Floats | None,
+    residual: _Elements | None,
     activation: int,
     alpha: float,
     beta: float,
     nthreads: int,
 ) -> None: ...
-def moments(x: _Floats, out: NDArray[np.float64], nthreads: int) -> None: ...
+def moments(x: _Elements, out: NDArray[np.float64], nthreads: int) -> None: ...
 def channel_norm(
-    x: _Floats,
-    out: _Floats,
+    x: _Elements,
+    out: _Elements,
     kind: int,
     epsilon: float,
     window: int,
@@ -135,15 +135,15 @@ class PackedProduct:
     def __init__(self, weight: _Floats) -> None: ...
     def run(
         self,
-        x: _Floats,
-        out: _Floats,
+        x: _Elements,
+        out: _Elements,
         kernel: list[int],
         stride: list[int],
         pad: list[int],
         dilation: list[int],
         scale: _Floats | None,
         shift: _Floats | None,
-        residual: _Floats | None,
+        residual: _Elements | None,
         activation: int,
         alpha: float,
         beta: float,
@@ -151,17 +151,17 @@ class PackedProduct:
     ) -> None: ...
 
 def combine(
-    x: _Floats, other: _Floats, out: _Floats, kind: int, activation: int, alpha: float, beta: float, nthreads: int
+    x: _Elements, other: _Elements, out: _Elements, kind: int, activation: int, alpha: float, beta: float, nthreads: int
 ) -> None: ...
 def nms(boxes: _Floats, starts: NDArray[np.int64], dropped: _Floats, threshold: float, nthreads: int) -> None: ...
 def roi_align(
-    x: _Floats, boxes: _Floats, out: _Floats, scale: float, samples: int, aligned: bool, nthreads: int
+    x: _Elements, boxes: _Floats, out: _Elements, scale: float, samples: int, aligned: bool, nthreads: int
 ) -> None: ...
 def grid_sample(
-    x: _Floats, grid: _Floats, out: _Floats, nearest: bool, align_corners: bool, outside: int, nthreads: int
+    x: _Elements, grid: _Elements, out: _Elements, nearest: bool, align_corners: bool, outside: int, nthreads: int
 ) -> None: ...
 def window_accumulate(
-    out: _Floats,
+    out: _Elements,
     windows: _Floats,
     starts: NDArray[np.int64],
     weights: list[_Floats],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from fastnets import _C
@@ -31,7 +30,7 @@ class PackedConv:
     the construction are not seen, and gradients are not recorded: conv() is the form for training.
 
     Args:
-        weight: (Cout, Cin / groups, *kernel) float32 or bfloat16 on the CPU, which the inputs share; 1 to 3 spatial axes.
+        weight: (Cout, Cin / groups, *kernel) float32 or bfloat16 on the CPU, 1 to 3 spatial axes.
         bias: (Cout,); kept in float32, as all sums are.
         stride, dilation: one number, or one a spatial axis.
         padding: zeros on both sides of each axis: one number, one an axis, or pairs (before, after).

@@ -55,8 +55,8 @@ def separable(
         padding: zeros on both sides of each axis: one number, one an axis, or pairs (before, after).
         residual: added before the activation; the shape of the result.
         middle_activation, middle_parameters, activation, parameters: see fastnets.ops.epilogue.
-        implementation: "fused" (CPU, float32 or bfloat16), "parts" (two calls of conv) or "torch"; None takes the first that
-            can run.
+        implementation: "fused" (CPU, float32 or bfloat16), "parts" (two calls of conv) or "torch"; None takes
+            the first that can run.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.

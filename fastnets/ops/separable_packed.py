@@ -59,7 +59,8 @@ class PackedSeparable:
     Changes to the tensors after the construction are not seen.
 
     Args:
-        depthwise: (M, 1, *kernel) float32 or bfloat16 on the CPU, 1 to 3 spatial axes; M is a multiple of the input channels.
+        depthwise: (M, 1, *kernel) float32 or bfloat16 on the CPU, 1 to 3 spatial axes; M is a multiple of the
+            input channels.
         pointwise: (Cout, M, 1, ...), or (Cout, M).
         bias: (Cout,), added to the result.
         middle_scale, middle_bias: (M,), applied to the depthwise results: a folded batch norm.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from cases.conv import Case as ConvCase
 from cases.conv import make as make_conv
 
