@@ -11,12 +11,42 @@ from typing import Any
 from torch import nn
 
 from fastnets.errors import InputError
-from fastnets.models import brain_unet3d, nuclei_demo, unet
+from fastnets.models import (
+    alexnet,
+    brain_unet3d,
+    densenet,
+    efficientnet,
+    googlenet,
+    inception,
+    inception_resnet,
+    lenet,
+    mobilenet,
+    nuclei_demo,
+    resnet,
+    unet,
+    vgg,
+    xception,
+)
 from fastnets.models.entry import ModelEntry
 from fastnets.models.weights import load_weights
 
-_FAMILIES = (unet.ENTRIES, brain_unet3d.ENTRIES, nuclei_demo.ENTRIES)
-_ENTRIES: dict[str, ModelEntry] = {entry.name: entry for family in _FAMILIES for entry in family}
+_FAMILIES = (
+    unet,
+    brain_unet3d,
+    nuclei_demo,
+    lenet,
+    alexnet,
+    vgg,
+    googlenet,
+    resnet,
+    inception,
+    inception_resnet,
+    xception,
+    densenet,
+    mobilenet,
+    efficientnet,
+)
+_ENTRIES: dict[str, ModelEntry] = {entry.name: entry for family in _FAMILIES for entry in family.ENTRIES}
 _PRETRAINED = Path(__file__).parent / "pretrained"
 
 
