@@ -10,9 +10,9 @@
 namespace fastnets {
 
 struct ConvTransposeCall {
-  ConstPixels x;
-  Pixels y;
-  const float* weights;  // packed by pack_panels with conv_transpose_lanes()
+  ConstAnyPixels x;
+  AnyPixels y;          // of the elements of x
+  const void* weights;  // packed by pack_panels with conv_transpose_lanes()
   int64_t groups;
   int64_t kernel[3], stride[3], pad[3], dilation[3];
   Epilogue epilogue;

@@ -7,7 +7,8 @@ namespace FASTNETS_LEVEL {
 namespace {
 
 // to[i] += weight * from[i]; the first term stores instead.
-FASTNETS_INLINE void add_line(float* to, const float* from, float weight, bool first, int64_t n) {
+template <class T>
+FASTNETS_INLINE void add_line(float* to, const T* from, float weight, bool first, int64_t n) {
   const Vec w = Vec::set(weight);
   for (int64_t i = 0; i < n; i += Vec::width) {
     const int lanes = lanes_at(i, n);
@@ -16,7 +17,8 @@ FASTNETS_INLINE void add_line(float* to, const float* from, float weight, bool f
   }
 }
 
-FASTNETS_INLINE void blend(float* y, const float* a, const float* b, float weight, int64_t n) {
+template <class T, class Y>
+FASTNETS_INLINE void blend(Y* y, const T* a, const T* b, float weight, int64_t n) {
   const Vec high = Vec::set(weight), low = Vec::set(1.0F - weight);
   for (int64_t i = 0; i < n; i += Vec::width) {
     const int lanes = lanes_at(i, n);
@@ -24,27 +26,30 @@ FASTNETS_INLINE void blend(float* y, const float* a, const float* b, float weigh
   }
 }
 
-FASTNETS_INLINE void copy(float* y, const float* x, int64_t n) {
+template <class T, class Y>
+FASTNETS_INLINE void copy(Y* y, const T* x, int64_t n) {
   for (int64_t i = 0; i < n; i += Vec::width) Vec::load(x + i, lanes_at(i, n)).store(y + i, lanes_at(i, n));
 }
 
-// The row of x from which output row (z, y) is made: one of x itself, or the sum of two or four in `line`.
-// Summing along z and y first halves the work of summing along x, which has no long runs.
-const float* source_row(const ResizeCall& c, int64_t n, int64_t z, int64_t y, float* line, int64_t* step) {
+// How output row (z, y) is made of rows of x.
+struct Place {
+  int64_t n, z, y;
+  float far, below;  // weights of the second plane and the second line
+};
+
+// The sum of two or four rows of x. Summing along z and y first halves the work of summing along x, which has
+// no long runs.
+template <class T>
+void sum_rows(const ResizeCall& c, const Place& place, float* line) {
   const ResizeAxis &deep = c.axes[0], &high = c.axes[1];
-  const float* image = c.x.data + n * c.x.stride[0];
-  *step = c.x.stride[3];
-  const float wz = deep.weight == nullptr ? 0.0F : deep.weight[z];
-  const float wy = high.weight == nullptr ? 0.0F : high.weight[y];
-  if (wz == 0.0F && wy == 0.0F) return image + deep.low[z] * c.x.stride[1] + high.low[y] * c.x.stride[2];
   const bool dense = c.x.stride[3] == c.x.channels;
   bool first = true;
   for (int corner = 0; corner < 4; ++corner) {
     const bool far = corner >= 2, below = corner % 2 == 1;
-    const float weight = (far ? wz : 1.0F - wz) * (below ? wy : 1.0F - wy);
+    const float weight = (far ? place.far : 1.0F - place.far) * (below ? place.below : 1.0F - place.below);
     if (weight == 0.0F) continue;
-    const float* row = image + (far ? deep.high : deep.low)[z] * c.x.stride[1] +
-                       (below ? high.high : high.low)[y] * c.x.stride[2];
+    const T* row = row_of<T>(c.x, place.n, (far ? deep.high : deep.low)[place.z],
+                             (below ? high.high : high.low)[place.y]);
     if (dense) {
       add_line(line, row, weight, first, c.x.size[2] * c.x.channels);
     } else {
@@ -54,22 +59,37 @@ const float* source_row(const ResizeCall& c, int64_t n, int64_t z, int64_t y, fl
     }
     first = false;
   }
-  *step = c.x.channels;
-  return line;
 }
 
-void resize_row(const ResizeCall& c, int64_t n, int64_t z, int64_t y, float* line) {
-  int64_t step;
-  const float* row = source_row(c, n, z, y, line, &step);
-  float* out = row_of(c.y, n, z, y);
+// An output row from a row of x, or of sums, whose pixels are `step` elements apart.
+template <class T, class Y>
+void resize_along(const ResizeCall& c, const T* row, int64_t step, Y* out) {
   const ResizeAxis& wide = c.axes[2];
   for (int64_t x = 0; x < c.y.size[2]; ++x, out += c.y.stride[3]) {
     const float weight = wide.weight == nullptr ? 0.0F : wide.weight[x];
-    const float* a = row + wide.low[x] * step;
+    const T* a = row + wide.low[x] * step;
     if (weight == 0.0F) {
       copy(out, a, c.y.channels);
     } else {
       blend(out, a, row + wide.high[x] * step, weight, c.y.channels);
+    }
+  }
+}
+
+template <class T>
+void resize_rows(const ResizeCall& c, float* line, ThreadContext& context) {
+  const ResizeAxis &deep = c.axes[0], &high = c.axes[1];
+  const int64_t height = c.y.size[1], depth = c.y.size[0];
+  for (int64_t i; (i = next_item(context)) < c.y.batch * depth * height;) {
+    const int64_t n = i / (depth * height), z = i / height % depth, y = i % height;
+    const Place place{n, z, y, deep.weight == nullptr ? 0.0F : deep.weight[z],
+                      high.weight == nullptr ? 0.0F : high.weight[y]};
+    T* out = row_of<T>(c.y, n, z, y);
+    if (place.far == 0.0F && place.below == 0.0F) {
+      resize_along(c, row_of<T>(c.x, n, deep.low[z], high.low[y]), c.x.stride[3], out);
+    } else {
+      sum_rows<T>(c, place, line);
+      resize_along(c, line, c.x.channels, out);
     }
   }
 }
@@ -89,10 +109,7 @@ int64_t FASTNETS_ENTRY(resize_scratch)(const ResizeCall& c, int threads) {
 void FASTNETS_ENTRY(resize)(const ResizeCall& c, void* scratch, ThreadContext& context) {
   using namespace FASTNETS_LEVEL;
   auto* line = reinterpret_cast<float*>(static_cast<char*>(scratch) + context.thread * line_bytes(c));
-  const int64_t height = c.y.size[1], depth = c.y.size[0];
-  for (int64_t i; (i = next_item(context)) < c.y.batch * depth * height;) {
-    resize_row(c, i / (depth * height), i / height % depth, i % height, line);
-  }
+  with_element(c.y.element, [&](auto zero) { resize_rows<decltype(zero)>(c, line, context); });
   finish(context);
 }
 
