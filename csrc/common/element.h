@@ -23,6 +23,14 @@ FASTNETS_INLINE float value_of(Bf16 x) {
   return value;
 }
 
+// Rounds to nearest, ties to even; NaN becomes the quiet one whose payload is 0.
+FASTNETS_INLINE void assign(float& to, float value) { to = value; }
+FASTNETS_INLINE void assign(Bf16& to, float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  to.bits = static_cast<uint16_t>(value == value ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fc0);
+}
+
 FASTNETS_INLINE int64_t element_bytes(Element element) { return element == Element::bfloat16 ? 2 : 4; }
 
 // Calls use(T()) for the T that `element` stands for.

@@ -6,89 +6,107 @@ namespace fastnets {
 namespace FASTNETS_LEVEL {
 namespace {
 
-// to[i] += weight * from[i]; the first term stores instead.
+// to[i] = sum of weights[k] * rows[k][i]
+template <int count, class S, class T>
+FASTNETS_INLINE void sum_lines(T* to, const S* const rows[], const float* weights, int64_t n) {
+  Vec w[count];
+  for (int k = 0; k < count; ++k) w[k] = Vec::set(weights[k]);
+  each_vector(n, [&](int64_t i, int lanes) {
+    Vec sum = load_lanes(rows[0] + i, lanes) * w[0];
+    for (int k = 1; k < count; ++k) sum = fma(load_lanes(rows[k] + i, lanes), w[k], sum);
+    store_lanes(sum, to + i, lanes);
+  });
+}
+
+template <class S, class T>
+FASTNETS_INLINE void copy(T* y, const S* x, int64_t n) {
+  each_vector(n, [&](int64_t i, int lanes) { store_lanes(load_lanes(x + i, lanes), y + i, lanes); });
+}
+
+// The rows of x that make an output row: one, two or four.
 template <class T>
-FASTNETS_INLINE void add_line(float* to, const T* from, float weight, bool first, int64_t n) {
-  const Vec w = Vec::set(weight);
-  for (int64_t i = 0; i < n; i += Vec::width) {
-    const int lanes = lanes_at(i, n);
-    const Vec v = Vec::load(from + i, lanes) * w;
-    (first ? v : v + Vec::load(to + i, lanes)).store(to + i, lanes);
-  }
-}
-
-template <class T, class Y>
-FASTNETS_INLINE void blend(Y* y, const T* a, const T* b, float weight, int64_t n) {
-  const Vec high = Vec::set(weight), low = Vec::set(1.0F - weight);
-  for (int64_t i = 0; i < n; i += Vec::width) {
-    const int lanes = lanes_at(i, n);
-    fma(Vec::load(b + i, lanes), high, Vec::load(a + i, lanes) * low).store(y + i, lanes);
-  }
-}
-
-template <class T, class Y>
-FASTNETS_INLINE void copy(Y* y, const T* x, int64_t n) {
-  for (int64_t i = 0; i < n; i += Vec::width) Vec::load(x + i, lanes_at(i, n)).store(y + i, lanes_at(i, n));
-}
-
-// How output row (z, y) is made of rows of x.
-struct Place {
-  int64_t n, z, y;
-  float far, below;  // weights of the second plane and the second line
+struct Source {
+  const T* rows[4];
+  float weights[4];
+  int count;
 };
 
-// The sum of two or four rows of x. Summing along z and y first halves the work of summing along x, which has
-// no long runs.
 template <class T>
-void sum_rows(const ResizeCall& c, const Place& place, float* line) {
+FASTNETS_INLINE Source<T> source_of(const ResizeCall& c, int64_t n, int64_t z, int64_t y) {
   const ResizeAxis &deep = c.axes[0], &high = c.axes[1];
-  const bool dense = c.x.stride[3] == c.x.channels;
-  bool first = true;
+  const float wz = deep.weight == nullptr ? 0.0F : deep.weight[z];
+  const float wy = high.weight == nullptr ? 0.0F : high.weight[y];
+  Source<T> source{};
   for (int corner = 0; corner < 4; ++corner) {
     const bool far = corner >= 2, below = corner % 2 == 1;
-    const float weight = (far ? place.far : 1.0F - place.far) * (below ? place.below : 1.0F - place.below);
+    const float weight = (far ? wz : 1.0F - wz) * (below ? wy : 1.0F - wy);
     if (weight == 0.0F) continue;
-    const T* row = row_of<T>(c.x, place.n, (far ? deep.high : deep.low)[place.z],
-                             (below ? high.high : high.low)[place.y]);
-    if (dense) {
-      add_line(line, row, weight, first, c.x.size[2] * c.x.channels);
-    } else {
-      for (int64_t x = 0; x < c.x.size[2]; ++x) {
-        add_line(line + x * c.x.channels, row + x * c.x.stride[3], weight, first, c.x.channels);
-      }
-    }
-    first = false;
+    source.weights[source.count] = weight;
+    source.rows[source.count++] =
+        row_of<T>(c.x, n, (far ? deep.high : deep.low)[z], (below ? high.high : high.low)[y]);
+  }
+  return source;
+}
+
+// The sum of two or four rows, dense. Summing along z and y first halves the work of summing along x, which
+// has no long runs.
+template <class T>
+FASTNETS_INLINE void sum_source(const ResizeCall& c, Source<T> source, float* line) {
+  const int64_t channels = c.x.channels, width = c.x.size[2];
+  const bool dense = c.x.stride[3] == channels;
+  const int64_t run = dense ? width * channels : channels;
+  for (int64_t x = 0; x < (dense ? 1 : width); ++x) {
+    float* to = line + x * channels;
+    source.count == 2 ? sum_lines<2>(to, source.rows, source.weights, run)
+                      : sum_lines<4>(to, source.rows, source.weights, run);
+    for (int k = 0; k < source.count; ++k) source.rows[k] += c.x.stride[3];
+  }
+}
+
+// The pixels of a row, from those at low and high and the weight of the second; `pixel` makes one of two. It
+// does not see what has no weight: 0 times infinity is NaN.
+template <class S, class T, class Pixel>
+FASTNETS_INLINE void blend_row(const ResizeCall& c, const S* row, int64_t step, T* out, const Pixel& pixel) {
+  const ResizeAxis& wide = c.axes[2];
+  for (int64_t x = 0; x < c.y.size[2]; ++x, out += c.y.stride[3]) {
+    const S *a = row + wide.low[x] * step, *b = row + wide.high[x] * step;
+    wide.weight[x] == 0.0F ? copy(out, a, c.y.channels) : pixel(out, a, b, wide.weight[x]);
   }
 }
 
 // An output row from a row of x, or of sums, whose pixels are `step` elements apart.
-template <class T, class Y>
-void resize_along(const ResizeCall& c, const T* row, int64_t step, Y* out) {
+template <class S, class T>
+void resize_along(const ResizeCall& c, const S* row, int64_t step, T* out) {
+  const int64_t channels = c.y.channels;
   const ResizeAxis& wide = c.axes[2];
-  for (int64_t x = 0; x < c.y.size[2]; ++x, out += c.y.stride[3]) {
-    const float weight = wide.weight == nullptr ? 0.0F : wide.weight[x];
-    const T* a = row + wide.low[x] * step;
-    if (weight == 0.0F) {
-      copy(out, a, c.y.channels);
-    } else {
-      blend(out, a, row + wide.high[x] * step, weight, c.y.channels);
+  if (wide.weight == nullptr) {
+    for (int64_t x = 0; x < c.y.size[2]; ++x, out += c.y.stride[3]) {
+      copy(out, row + wide.low[x] * step, channels);
     }
+  } else if (channels == 1) {  // a vector would hold one number
+    blend_row(c, row, step, out, [](T* to, const S* a, const S* b, float weight) {
+      assign(*to, value_of(*a) * (1.0F - weight) + value_of(*b) * weight);
+    });
+  } else {
+    blend_row(c, row, step, out, [=](T* to, const S* a, const S* b, float weight) {
+      const S* pair[2] = {a, b};
+      const float weights[2] = {1.0F - weight, weight};
+      sum_lines<2>(to, pair, weights, channels);
+    });
   }
 }
 
 template <class T>
 void resize_rows(const ResizeCall& c, float* line, ThreadContext& context) {
-  const ResizeAxis &deep = c.axes[0], &high = c.axes[1];
   const int64_t height = c.y.size[1], depth = c.y.size[0];
   for (int64_t i; (i = next_item(context)) < c.y.batch * depth * height;) {
     const int64_t n = i / (depth * height), z = i / height % depth, y = i % height;
-    const Place place{n, z, y, deep.weight == nullptr ? 0.0F : deep.weight[z],
-                      high.weight == nullptr ? 0.0F : high.weight[y]};
+    const Source<T> source = source_of<T>(c, n, z, y);
     T* out = row_of<T>(c.y, n, z, y);
-    if (place.far == 0.0F && place.below == 0.0F) {
-      resize_along(c, row_of<T>(c.x, n, deep.low[z], high.low[y]), c.x.stride[3], out);
+    if (source.count == 1) {
+      resize_along(c, source.rows[0], c.x.stride[3], out);
     } else {
-      sum_rows<T>(c, place, line);
+      sum_source(c, source, line);
       resize_along(c, line, c.x.channels, out);
     }
   }

@@ -37,6 +37,7 @@ class PackedConv:
         activation, parameters: see fastnets.ops.epilogue.
         scale: (Cout,), what the sums are multiplied by before the bias.
         config: how every input runs, instead of the choice by its size.
+        packs: where packed weights are kept, to share them with other convolutions by the same weight and groups.
 
     Raises:
         InputError: the arguments do not fit together.
@@ -55,6 +56,7 @@ class PackedConv:
         parameters: Sequence[float] = (),
         scale: Tensor | None = None,
         config: ConvConfig | None = None,
+        packs: dict[tuple[str, Axes], _C.PackedConv] | None = None,
     ) -> None:
         if weight.dtype not in KERNEL_DTYPES or weight.device.type != "cpu":
             raise InputError(
@@ -68,7 +70,7 @@ class PackedConv:
         self.activation = activation_of("conv", activation, parameters)
         self.config = config
         self._chosen: dict[tuple[tuple[int, ...], int], ConvConfig] = {}
-        self._packed: dict[tuple[str, Axes], _C.PackedConv] = {}
+        self._packed: dict[tuple[str, Axes], _C.PackedConv] = {} if packs is None else packs
 
     @property
     def bytes(self) -> int:
