@@ -1,4 +1,4 @@
-"""What every benchmark writes beside its figures: which code they measured, and on what."""
+"""What benchmarks share: which code they measured, on what, and how they call ours."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import datetime
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from torch import Tensor
+
+from fastnets import _C
 
 
 def provenance(threads: int, *packages: str) -> dict[str, object]:
@@ -32,3 +37,16 @@ def cpu_model() -> str:
     info = Path("/proc/cpuinfo")
     names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
     return names[0].split(":", 1)[1].strip() if names else platform.processor()
+
+
+def recorded(chain: Callable[[], Tensor], tensors: Sequence[Tensor], threads: int) -> Callable[[], Tensor]:
+    """The kernel calls of `chain`, which all lie in `tensors`, as one plan: what an engine runs, without Python."""
+    plan = _C.Plan([(x.data_ptr(), x.untyped_storage().nbytes(), False) for x in tensors])
+    with plan:
+        result = chain()
+
+    def run() -> Tensor:
+        plan.run([], threads)
+        return result
+
+    return run

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import recorded
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -78,12 +79,13 @@ def fastnets(case: Case, threads: int, dtype: str) -> tuple[Run, Callable[[], to
         shape = call.out_shape
         buffers.append(empty_channels_last(x, shape) if i < 2 else buffers[i - 2])
 
-    def run() -> torch.Tensor:
+    def chain() -> torch.Tensor:
         y = x
         for layer, out in zip(layers, buffers, strict=True):
             y = layer(y, out=out)
         return y
 
+    run = recorded(chain, [x, *buffers[:2]], threads)
     return run, run
 
 

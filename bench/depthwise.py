@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from sliding_window import commit, cpu_model, spread
+from common import commit, cpu_model, recorded
+from sliding_window import spread
 from torch import Tensor, nn
 
 from fastnets import _C
@@ -111,7 +112,7 @@ def prepare(engine: str, case: Case, threads: int, dtype: str) -> Run:
     if engine in ("fastnets", "torch"):
         model, x = model.to(TYPES[dtype]), x.to(TYPES[dtype])
     if engine == "fastnets":
-        return _fastnets(case, model, x)
+        return _fastnets(case, model, x, threads)
     if engine == "torch":
         fast = model.to(memory_format=torch.channels_last) if x.dim() == 4 else model
         return lambda: fast(x)
@@ -120,7 +121,7 @@ def prepare(engine: str, case: Case, threads: int, dtype: str) -> Run:
     return _onnxruntime(model, x, threads)
 
 
-def _fastnets(case: Case, model: nn.Module, x: Tensor) -> Run:
+def _fastnets(case: Case, model: nn.Module, x: Tensor, threads: int) -> Run:
     from fastnets.ops.conv_packed import PackedConv
     from fastnets.ops.separable import PackedSeparable
 
@@ -135,12 +136,12 @@ def _fastnets(case: Case, model: nn.Module, x: Tensor) -> Run:
     spare = [layers[0](x) for _ in range(2)]  # in turn, as an engine that plans its memory does
     buffers = [x, *(spare[i % 2] for i in range(len(layers)))]
 
-    def run() -> Tensor:
+    def chain() -> Tensor:
         for layer, before, after in zip(layers, buffers, buffers[1:], strict=False):
             layer(before, out=after)
         return buffers[-1]
 
-    return run
+    return recorded(chain, [x, *spare], threads)
 
 
 def _openvino(model: nn.Module, x: Tensor, threads: int, dtype: str) -> Run:

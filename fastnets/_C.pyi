@@ -132,7 +132,7 @@ def channel_norm(
 
 class PackedProduct:
     bytes: int
-    def __init__(self, weight: _Floats) -> None: ...
+    def __init__(self, weight: _Elements) -> None: ...
     def run(
         self,
         x: _Elements,
