@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from common import recorded
 from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -21,6 +22,7 @@ from cases.conv import Case, make
 
 Run = Callable[[], Any]
 LENGTH = 4
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def length(case: Case) -> int:
@@ -54,17 +56,17 @@ def inputs(case: Case) -> torch.Tensor:
     return make(case).x
 
 
-def fastnets(case: Case, threads: int) -> tuple[Run, Callable[[], torch.Tensor]]:
+def fastnets(case: Case, threads: int, dtype: str) -> tuple[Run, Callable[[], torch.Tensor]]:
     from fastnets.ops.conv import PackedConv
     from fastnets.ops.layout import channels_last, empty_channels_last
 
-    x, layers, buffers = channels_last(inputs(case)), [], []
+    x, layers, buffers = channels_last(inputs(case)).to(TYPES[dtype]), [], []
     shape = x.shape
     for i in range(length(case)):
         call = make(case, seed=i)
         layers.append(
             PackedConv(
-                call.weight,
+                call.weight.to(TYPES[dtype]),
                 call.bias,
                 stride=case.stride,
                 padding=case.padding,
@@ -77,18 +79,20 @@ def fastnets(case: Case, threads: int) -> tuple[Run, Callable[[], torch.Tensor]]
         shape = call.out_shape
         buffers.append(empty_channels_last(x, shape) if i < 2 else buffers[i - 2])
 
-    def run() -> torch.Tensor:
+    def chain() -> torch.Tensor:
         y = x
         for layer, out in zip(layers, buffers, strict=True):
             y = layer(y, out=out)
         return y
 
+    run = recorded(chain, [x, *buffers[:2]], threads)
     return run, run
 
 
-def pytorch(case: Case, threads: int) -> tuple[Run, Callable[[], torch.Tensor]]:
+def pytorch(case: Case, threads: int, dtype: str) -> tuple[Run, Callable[[], torch.Tensor]]:
     last = torch.channels_last if len(case.size) == 2 else torch.channels_last_3d
-    chain, x = torch_chain(case).to(memory_format=last), inputs(case).contiguous(memory_format=last)
+    chain, x = torch_chain(case).to(TYPES[dtype], memory_format=last), inputs(case).contiguous(memory_format=last)
+    x = x.to(TYPES[dtype])
 
     def run() -> torch.Tensor:
         with torch.inference_mode():
@@ -98,21 +102,25 @@ def pytorch(case: Case, threads: int) -> tuple[Run, Callable[[], torch.Tensor]]:
     return run, run
 
 
-def openvino(case: Case, threads: int) -> tuple[Run, Callable[[], torch.Tensor]]:
+def openvino(case: Case, threads: int, dtype: str) -> tuple[Run, Callable[[], torch.Tensor]]:
+    """Its ends are fp32 in either type, as those of a network."""
     import openvino as ov
 
     x = inputs(case)
     model = ov.convert_model(torch_chain(case), example_input=x)
     model.reshape(list(x.shape))
-    options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    precision = {"fp32": "f32", "bf16": "bf16"}[dtype]
+    options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
     request = ov.Core().compile_model(model, "CPU", options).create_infer_request()
     request.set_input_tensor(ov.Tensor(np.ascontiguousarray(x.numpy())))
     return request.infer, lambda: torch.from_numpy(next(iter(request.infer().values())))
 
 
-def onnxruntime(case: Case, threads: int) -> tuple[Run, Callable[[], torch.Tensor]]:
+def onnxruntime(case: Case, threads: int, dtype: str) -> tuple[Run, Callable[[], torch.Tensor]]:
     import onnxruntime as ort
 
+    if dtype != "fp32":
+        raise NotImplementedError
     x, file = inputs(case), io.BytesIO()
     torch.onnx.export(torch_chain(case), (x,), file, input_names=["x"], dynamo=False)
     options = ort.SessionOptions()
@@ -122,11 +130,11 @@ def onnxruntime(case: Case, threads: int) -> tuple[Run, Callable[[], torch.Tenso
     return lambda: session.run(None, feed), lambda: torch.from_numpy(session.run(None, feed)[0])
 
 
-def ncnn(case: Case, threads: int) -> tuple[Run, Callable[[], torch.Tensor]]:
+def ncnn(case: Case, threads: int, dtype: str) -> tuple[Run, Callable[[], torch.Tensor]]:
     """2D only: its 3D convolution is a plain loop."""
     import ncnn as library
 
-    if len(case.size) == 3:
+    if len(case.size) == 3 or dtype != "fp32":
         raise NotImplementedError
     net, param, weights = library.Net(), [], []
     net.opt.num_threads = threads

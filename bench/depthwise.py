@@ -1,10 +1,11 @@
-"""Depthwise and separable convolutions against torch, OpenVINO and ONNX Runtime, fp32.
+"""Depthwise and separable convolutions against torch, OpenVINO and ONNX Runtime.
 
-    python bench/depthwise.py [--threads 2] [--only TEXT] [--clock cpu]
+    python bench/depthwise.py [--threads 2] [--only TEXT] [--clock cpu] [--dtype bf16]
 
 Each engine runs in a process of its own; calls alternate between them, so that all see the same machine. Layers
 with as many outputs as inputs run as a chain of four, divided by four, so that no engine pays for changing the
-layout of its input. Engines that are not installed are left out. Writes bench/results/depthwise.csv.
+layout of its input. Engines that are not installed are left out. Writes bench/results/depthwise.csv, or
+depthwise_bf16.csv.
 """
 
 from __future__ import annotations
@@ -24,14 +25,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from sliding_window import commit, cpu_model, spread
+from common import commit, cpu_model, recorded
+from sliding_window import spread
 from torch import Tensor, nn
 
 from fastnets import _C
 
 PAUSE_S = 0.02  # threads of the other processes stop spinning
-RESULTS = Path(__file__).parent / "results" / "depthwise.csv"
-ENGINES = ("fastnets", "torch", "openvino", "onnxruntime")
+RESULTS = Path(__file__).parent / "results"
+ENGINES = {"fp32": ("fastnets", "torch", "openvino", "onnxruntime"), "bf16": ("fastnets", "torch", "openvino")}
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}
 Run = Callable[[], Tensor]
 
 
@@ -102,20 +106,22 @@ ALONE = [
 CASES = MOBILENET + XCEPTION + ALONE
 
 
-def prepare(engine: str, case: Case, threads: int) -> Run:
-    """A call of the chain on that engine."""
+def prepare(engine: str, case: Case, threads: int, dtype: str) -> Run:
+    """A call of the chain on that engine. OpenVINO takes and gives fp32, as networks do at their ends."""
     model, x = case.model(), case.input()
+    if engine in ("fastnets", "torch"):
+        model, x = model.to(TYPES[dtype]), x.to(TYPES[dtype])
     if engine == "fastnets":
-        return _fastnets(case, model, x)
+        return _fastnets(case, model, x, threads)
     if engine == "torch":
         fast = model.to(memory_format=torch.channels_last) if x.dim() == 4 else model
         return lambda: fast(x)
     if engine == "openvino":
-        return _openvino(model, x, threads)
+        return _openvino(model, x, threads, dtype)
     return _onnxruntime(model, x, threads)
 
 
-def _fastnets(case: Case, model: nn.Module, x: Tensor) -> Run:
+def _fastnets(case: Case, model: nn.Module, x: Tensor, threads: int) -> Run:
     from fastnets.ops.conv_packed import PackedConv
     from fastnets.ops.separable import PackedSeparable
 
@@ -130,20 +136,21 @@ def _fastnets(case: Case, model: nn.Module, x: Tensor) -> Run:
     spare = [layers[0](x) for _ in range(2)]  # in turn, as an engine that plans its memory does
     buffers = [x, *(spare[i % 2] for i in range(len(layers)))]
 
-    def run() -> Tensor:
+    def chain() -> Tensor:
         for layer, before, after in zip(layers, buffers, buffers[1:], strict=False):
             layer(before, out=after)
         return buffers[-1]
 
-    return run
+    return recorded(chain, [x, *spare], threads)
 
 
-def _openvino(model: nn.Module, x: Tensor, threads: int) -> Run:
+def _openvino(model: nn.Module, x: Tensor, threads: int, dtype: str) -> Run:
     import openvino
 
     converted = openvino.convert_model(model, example_input=x)
     converted.reshape(list(x.shape))
-    options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    precision = {"fp32": "f32", "bf16": "bf16"}[dtype]
+    options = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
     request = openvino.Core().compile_model(converted, "CPU", options).create_infer_request()
     request.set_input_tensor(openvino.Tensor(x.contiguous().numpy()))
 
@@ -166,7 +173,7 @@ def _onnxruntime(model: nn.Module, x: Tensor, threads: int) -> Run:
 
 
 @torch.inference_mode()
-def work(engine: str, threads: int, clock: str) -> None:
+def work(engine: str, threads: int, clock: str, dtype: str) -> None:
     """Answer each case number on stdin with the milliseconds of one call, or -1 where its result is wrong."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
@@ -175,9 +182,9 @@ def work(engine: str, threads: int, clock: str) -> None:
         if ready != int(line):
             ready = int(line)
             case = CASES[ready]
-            run = prepare(engine, case, threads)
+            run = prepare(engine, case, threads, dtype)
             expected = case.model().double()(case.input().double())
-            correct = (run().double() - expected).norm() <= 1e-4 * expected.norm()
+            correct = (run().double() - expected).norm() <= TOLERANCE[dtype] * expected.norm()
             run()
         now = time.process_time if clock == "cpu" else time.perf_counter
         start = now()
@@ -209,16 +216,18 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name holds this text")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: on a busy machine, one thread")
-    parser.add_argument("--worker", choices=ENGINES, help=argparse.SUPPRESS)
+    parser.add_argument("--dtype", choices=list(TYPES), default="fp32")
+    parser.add_argument("--worker", choices=ENGINES["fp32"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.worker, options.threads, options.clock)
+        work(options.worker, options.threads, options.clock, options.dtype)
         return
-    command = [sys.executable, __file__, "--threads", str(options.threads), "--clock", options.clock, "--worker"]
+    command = [sys.executable, __file__, "--threads", str(options.threads), "--clock", options.clock]
+    command += ["--dtype", options.dtype, "--worker"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    engines = [name for name in ENGINES if importlib.util.find_spec(name)]
+    engines = [name for name in ENGINES[options.dtype] if importlib.util.find_spec(name)]
     workers = {name: subprocess.Popen([*command, name], text=True, **pipes) for name in engines}
-    rows, peak = [], _C.peak_flops(options.threads) / 1e9
+    rows, peak = [], _C.peak_flops(options.threads, options.dtype == "bf16") / 1e9
     for number, case in enumerate(CASES):
         if options.only not in case.name:
             continue
@@ -254,8 +263,9 @@ def main() -> None:
         worker.communicate()
     if options.only or not rows:
         return
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("w", newline="") as file:
+    RESULTS.mkdir(exist_ok=True)
+    target = RESULTS / ("depthwise.csv" if options.dtype == "fp32" else "depthwise_bf16.csv")
+    with target.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -1,10 +1,10 @@
 """Convolution against other libraries, on layers of the networks that this library is for.
 
-    python bench/ops.py [--threads 2] [--peers openvino,ncnn] [--only 64to64]
+    python bench/ops.py [--threads 2] [--peers openvino,ncnn] [--only 64to64] [--dtype bf16]
 
 Each library runs in a process of its own, and calls alternate between them. Prints the ratio of each peer's time to
-ours, and our share of the measured fp32 peak (above 1 where the algorithm multiplies less than the direct one).
-Writes bench/results/ops_<threads>threads.csv. Nothing is reported for a library whose result is wrong.
+ours, and our share of the measured peak of that type (above 1 where the algorithm multiplies less than the direct one).
+Writes bench/results/ops_<threads>threads_<isa>.csv. Nothing is reported for a library whose result is wrong.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from conv_peers import LIBRARIES, inputs, length, torch_chain
+from conv_peers import LIBRARIES, TYPES, inputs, length, torch_chain
 
 from cases.conv import BENCH, Case, make  # isort: skip  conv_peers puts tests/ on the path
 from fastnets import _C
@@ -31,9 +31,10 @@ from fastnets import _C
 PAUSE_S = 0.02  # threads of the other processes stop spinning
 RESULTS = Path(__file__).parent / "results"
 FAILED, WRONG = -1.0, -2.0
+TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}  # of a chain; our own errors are what tests/test_ops.py measures
 
 
-def work(library: str, threads: int) -> None:
+def work(library: str, threads: int, dtype: str) -> None:
     """Answer each "case number, clock" on stdin with the milliseconds of one layer."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
@@ -44,8 +45,8 @@ def work(library: str, threads: int) -> None:
         if ready != int(number):
             ready = int(number)
             try:
-                run, result = LIBRARIES[library](case, threads)
-                state = 0.0 if correct(case, result()) else WRONG
+                run, result = LIBRARIES[library](case, threads, dtype)
+                state = 0.0 if correct(case, result(), dtype) else WRONG
             except Exception as error:  # a peer that lacks the op is a row without it
                 print(f"{library}: {case.name}: {error!r}", file=sys.stderr)
                 state = FAILED
@@ -59,10 +60,10 @@ def work(library: str, threads: int) -> None:
 
 
 @torch.inference_mode()
-def correct(case: Case, actual: torch.Tensor) -> bool:
-    """Within 1e-4 of torch's float32 result; our own errors to float64 are what tests/test_ops.py measures."""
+def correct(case: Case, actual: torch.Tensor, dtype: str) -> bool:
+    """Close to torch's float32 result."""
     expected = torch_chain(case)(inputs(case))
-    return float((actual - expected).norm() / expected.norm()) < 1e-4
+    return float((actual.float() - expected).norm() / expected.norm()) < TOLERANCE[dtype]
 
 
 def measure(workers: dict[str, subprocess.Popen[str]], number: int, repeats: int, clock: str) -> dict[str, list[float]]:
@@ -125,19 +126,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--dtype", choices=list(TYPES), default="fp32")
     parser.add_argument("--peers", default=",".join(name for name in LIBRARIES if name != "fastnets"))
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: on a busy machine, one thread")
     parser.add_argument("--worker", choices=list(LIBRARIES), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.worker, options.threads)
+        work(options.worker, options.threads, options.dtype)
         return
-    peak = max(_C.peak_flops(options.threads) for _ in range(40))  # some of them without being interrupted
+    peak = max(
+        _C.peak_flops(options.threads, options.dtype == "bf16") for _ in range(40)
+    )  # some of them without being interrupted
     names = ["fastnets", *filter(None, options.peers.split(","))]
     workers = {
         name: subprocess.Popen(
-            [sys.executable, __file__, "--worker", name, "--threads", str(options.threads)],
+            [sys.executable, __file__, "--worker", name, "--threads", str(options.threads), "--dtype", options.dtype],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -154,7 +158,8 @@ def main() -> None:
         "peak_gflops": round(peak / 1e9),
         "versions": " ".join(f"{name} {importlib.metadata.version(name)}" for name in names if name != "fastnets"),
     }
-    target = RESULTS / f"ops_{options.threads}threads_{_C.active_isa()}.csv"
+    suffix = "" if options.dtype == "fp32" else "_" + options.dtype
+    target = RESULTS / f"ops_{options.threads}threads_{_C.active_isa()}{suffix}.csv"
     rows: list[dict[str, str | float]] = []
     for number, case in enumerate(BENCH):
         if options.only not in case.name:

@@ -33,13 +33,13 @@ Axes kernel_order(const Axes& kernel) {
 }
 
 void set_strides(const py::array& array, const Axes& order, int64_t out[4]) {
-  out[0] = stride<float>(array, 0);
-  for (int i = 0; i < 3; ++i) out[i + 1] = stride<float>(array, 2 + static_cast<int>(order[i]));
+  out[0] = element_stride(array, 0);
+  for (int i = 0; i < 3; ++i) out[i + 1] = element_stride(array, 2 + static_cast<int>(order[i]));
 }
 
-void require_pixels(const py::array& array, const std::string& name) {
-  require_array<float>(array, kOp, name, 5);
-  require(array.shape(1) == 1 || array.size() == 0 || stride<float>(array, 1) == 1,
+void require_pixels(const py::array& array, const std::string& name, Element element) {
+  require_elements(array, kOp, name, 5, element);
+  require(array.shape(1) == 1 || array.size() == 0 || element_stride(array, 1) == 1,
           std::string(kOp) + ": " + name + " must have its channels adjacent: pass a channels-last copy");
 }
 
@@ -59,14 +59,14 @@ class PackedConv {
   PackedConv(const py::array& weight, int64_t groups, const std::string& algorithm, const Axes& tile,
              int nthreads)
       : algorithm_(algorithm), groups_(groups) {
-    require_array<float>(weight, kOp, "weight", 5);
+    element_ = require_elements(weight, kOp, "weight", 5);
     require((weight.flags() & py::array::c_style) != 0, "conv: weight must be contiguous: pass a copy");
     require(groups >= 1 && weight.shape(0) % groups == 0, "conv: groups is " + std::to_string(groups) +
                                                               " and weight has shape " + shape_text(weight) +
                                                               ": pass a divisor of its first dimension");
     cout_ = weight.shape(0), cin_ = weight.shape(1) * groups;
     for (int i = 0; i < 3; ++i) kernel_[i] = weight.shape(2 + i);
-    ConvWeights w{static_cast<const float*>(weight.data()), cout_, weight.shape(1), groups, {}};
+    ConvWeights w{weight.data(), element_, cout_, weight.shape(1), groups, {}};
     order_ = kernel_order(kernel_);
     for (int i = 0; i < 3; ++i) {
       w.kernel[i] = kernel_[order_[i]];
@@ -74,24 +74,27 @@ class PackedConv {
     }
     const int lanes = FASTNETS_CALL(conv_lanes)();
     if (algorithm == "product") {
-      pack(packed_product_floats(w, lanes), nthreads,
-           [&](float* to, ThreadContext& context) { pack_product(w, lanes, to, context); });
+      const int steps = FASTNETS_CALL(conv_steps)(element_);
+      pack(packed_product_elements(w, lanes, steps) * element_bytes(element_), nthreads,
+           [&](void* to, ThreadContext& context) { pack_product(w, lanes, steps, to, context); });
     } else if (algorithm == "winograd") {
+      require(element_ == Element::float32,
+              "conv: winograd needs float32: bfloat16 would lose too many digits");
       require_tile(w);
-      pack(packed_winograd_floats(w, tile_, lanes), nthreads,
-           [&](float* to, ThreadContext& context) { pack_winograd(w, tile_, lanes, to, context); });
+      pack(packed_winograd_elements(w, tile_, lanes) * kFloat, nthreads,
+           [&](void* to, ThreadContext& context) {
+             pack_winograd(w, tile_, lanes, static_cast<float*>(to), context);
+           });
     } else if (algorithm == "depthwise") {
       require(w.cin == 1, "conv: depthwise needs one input channel a group");
-      pack(packed_grouped_floats(w, lanes), nthreads,
-           [&](float* to, ThreadContext& context) { pack_grouped(w, lanes, to, context); });
+      pack_groups(w, lanes, nthreads);
     } else {
       require(algorithm == "grouped",
               "conv: algorithm is " + algorithm + ": pass product, winograd, grouped or depthwise");
       require(
           lanes % w.cin == 0 && cout_ == cin_,
           "conv: grouped needs groups whose outputs equal their inputs and divide " + std::to_string(lanes));
-      pack(packed_grouped_floats(w, lanes), nthreads,
-           [&](float* to, ThreadContext& context) { pack_grouped(w, lanes, to, context); });
+      pack_groups(w, lanes, nthreads);
     }
   }
 
@@ -101,8 +104,8 @@ class PackedConv {
            const Axes& dilation, const std::optional<py::array>& scale, const std::optional<py::array>& shift,
            const std::optional<py::array>& residual, int activation, float alpha, float beta, int64_t block,
            bool share, bool stream, int nthreads) {
-    require_pixels(x, "x");
-    require_pixels(out, "out");
+    require_pixels(x, "x", element_);
+    require_pixels(out, "out", element_);
     require(out.writeable(), "conv: out is read-only: pass an array that can be written");
     require(nthreads >= 1 && block >= 1, "conv: nthreads and block must be 1 or more");
     ConvCall call{};
@@ -127,16 +130,17 @@ class PackedConv {
     }
     set_strides(x, order_, call.x_stride);
     set_strides(out, order_, call.y_stride);
-    call.x = static_cast<const float*>(x.data());
-    call.y = static_cast<float*>(const_cast<void*>(out.data()));
-    call.weights = static_cast<const float*>(weights_.at_least(0));
+    call.element = element_;
+    call.x = x.data();
+    call.y = const_cast<void*>(out.data());
+    call.weights = weights_.at_least(0);
     call.epilogue.scale = channel_values(scale, cout_, "scale");
     call.epilogue.shift = channel_values(shift, cout_, "shift");
     if (residual) {
-      require_pixels(*residual, "residual");
+      require_pixels(*residual, "residual", element_);
       require_shape(*residual, {out.shape(0), out.shape(1), out.shape(2), out.shape(3), out.shape(4)}, kOp,
                     "residual", "the shape of out");
-      call.epilogue.residual = static_cast<const float*>(residual->data());
+      call.epilogue.residual = residual->data();
       set_strides(*residual, order_, call.epilogue.residual_stride);
     }
     call.epilogue.activation = activation_of(activation, kOp);
@@ -153,10 +157,17 @@ class PackedConv {
   }
 
  private:
+  static constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
+
+  void pack_groups(const ConvWeights& w, int lanes, int nthreads) {
+    pack(packed_grouped_elements(w, lanes) * kFloat, nthreads,
+         [&](void* to, ThreadContext& context) { pack_grouped(w, lanes, static_cast<float*>(to), context); });
+  }
+
   template <class Pack>
-  void pack(int64_t floats, int nthreads, const Pack& body) {
-    bytes_ = floats * static_cast<int64_t>(sizeof(float));
-    auto* memory = static_cast<float*>(weights_.at_least(std::max(bytes_, kAlignment)));
+  void pack(int64_t bytes, int nthreads, const Pack& body) {
+    bytes_ = bytes;
+    void* const memory = weights_.at_least(std::max(bytes_, kAlignment));
     const py::gil_scoped_release release;
     run_team(nthreads, [&](ThreadContext& context) { body(memory, context); });
   }
@@ -202,6 +213,7 @@ class PackedConv {
   }
 
   std::string algorithm_;
+  Element element_;
   int64_t cout_, cin_, groups_;
   Axes kernel_, order_;
   int tile_[3];

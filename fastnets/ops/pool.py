@@ -13,7 +13,7 @@ from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.arguments import (
     delivered,
-    float32_refusal,
+    kernel_refusal,
     out_refusal,
     per_axis,
     result_like,
@@ -64,7 +64,8 @@ def max_pool(
     Args:
         x: (N, C, *spatial), 1 to 3 spatial axes, floating point.
         window, stride, padding, dilation: one number, or one an axis; the stride is the window by default.
-        implementation: "native" (CPU, float32) or "torch"; None takes the first that can run.
+        implementation: "native" (CPU, float32 or bfloat16) or "torch"; None takes the first that can
+            run.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -139,7 +140,7 @@ def _size(size: int, window: int, stride: int, padding: int, dilation: int, ceil
 
 
 def _refusal(call: PoolCall) -> str | None:
-    return float32_refusal(call.x) or out_refusal(call.out)
+    return kernel_refusal(call.x, call.out) or out_refusal(call.out)
 
 
 def _run(call: PoolCall) -> Tensor:
