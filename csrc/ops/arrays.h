@@ -7,12 +7,14 @@
 
 #include "common/arguments.h"
 #include "common/pixels.h"
+#include "common/scratch.h"
 #include "plan/step.h"
 
 namespace fastnets {
 
 // Below this many elements a call costs less than waking the other threads.
 constexpr int64_t kParallelElements = 1 << 15;
+constexpr int64_t kParallelProducts = 1 << 18;  // the same in multiplications
 
 // Batch, channels, size and strides of `array`, (N, C, z, y, x).
 template <class T>
@@ -135,6 +137,14 @@ Epilogue epilogue_of(const Y& y, const std::optional<pybind11::array>& scale,
   epilogue.alpha = alpha;
   epilogue.beta = beta;
   return epilogue;
+}
+
+// Whether results may be stored past the caches, which takes whole aligned vectors: `run` channels together.
+inline bool can_stream(const void* y, const int64_t stride[4], int64_t run, int64_t lanes,
+                       const Epilogue& epilogue) {
+  bool aligned = reinterpret_cast<uintptr_t>(y) % kAlignment == 0 && run % lanes == 0;
+  for (int i = 0; i < 4; ++i) aligned = aligned && stride[i] % lanes == 0;
+  return aligned && epilogue.activation <= Activation::clamp;
 }
 
 template <class T>

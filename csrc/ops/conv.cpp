@@ -7,10 +7,9 @@
 #include <array>
 #include <optional>
 
-#include "common/arguments.h"
 #include "common/conv_pack.h"
 #include "common/scratch.h"
-#include "plan/step.h"
+#include "ops/arrays.h"
 
 namespace fastnets {
 namespace {
@@ -21,9 +20,6 @@ using Axes = std::array<int64_t, 3>;
 
 const char* const kOp = "conv";
 
-// Below this many multiplications a call costs less than waking the other threads.
-constexpr int64_t kParallelProducts = 1 << 18;
-
 // The order of the axes that a kernel sees: those whose kernel is 1 come first, so that 3x1 becomes 1x3 and
 // (3, 3, 1) becomes (1, 3, 3). Weights need no change: an axis of size 1 has no place in memory.
 Axes kernel_order(const Axes& kernel) {
@@ -32,26 +28,9 @@ Axes kernel_order(const Axes& kernel) {
   return order;
 }
 
-void set_strides(const py::array& array, const Axes& order, int64_t out[4]) {
-  out[0] = element_stride(array, 0);
-  for (int i = 0; i < 3; ++i) out[i + 1] = element_stride(array, 2 + static_cast<int>(order[i]));
-}
-
-void require_pixels(const py::array& array, const std::string& name, Element element) {
-  require_elements(array, kOp, name, 5, element);
-  require(array.shape(1) == 1 || array.size() == 0 || element_stride(array, 1) == 1,
-          std::string(kOp) + ": " + name + " must have its channels adjacent: pass a channels-last copy");
-}
-
-const float* channel_values(const std::optional<py::array>& array, int64_t channels,
-                            const std::string& name) {
-  if (!array) return nullptr;
-  retain(*array);
-  require_array<float>(*array, kOp, name, 1);
-  require_shape(*array, {channels}, kOp, name, "one value for each output channel");
-  require(channels == 1 || stride<float>(*array, 0) == 1,
-          std::string(kOp) + ": " + name + " must be contiguous: pass a copy");
-  return static_cast<const float*>(array->data());
+void set_strides(const int64_t from[4], const Axes& order, int64_t to[4]) {
+  to[0] = from[0];
+  for (int i = 0; i < 3; ++i) to[i + 1] = from[1 + order[i]];
 }
 
 class PackedConv {
@@ -104,9 +83,8 @@ class PackedConv {
            const Axes& dilation, const std::optional<py::array>& scale, const std::optional<py::array>& shift,
            const std::optional<py::array>& residual, int activation, float alpha, float beta, int64_t block,
            bool share, bool stream, int nthreads) {
-    require_pixels(x, "x", element_);
-    require_pixels(out, "out", element_);
-    require(out.writeable(), "conv: out is read-only: pass an array that can be written");
+    const ConstAnyPixels from = any_input(x, kOp, "x", element_);
+    const AnyPixels to = any_output(out, kOp, "out", element_);
     require(nthreads >= 1 && block >= 1, "conv: nthreads and block must be 1 or more");
     ConvCall call{};
     ConvShape& s = call.shape;
@@ -128,26 +106,19 @@ class PackedConv {
               "conv: winograd needs stride 1, or tiles of 3 along axes of stride 2 without dilation");
       call.tile[i] = tile_[i];
     }
-    set_strides(x, order_, call.x_stride);
-    set_strides(out, order_, call.y_stride);
     call.element = element_;
-    call.x = x.data();
-    call.y = const_cast<void*>(out.data());
+    call.x = from.data, call.y = to.data;
+    set_strides(from.stride, order_, call.x_stride);
+    set_strides(to.stride, order_, call.y_stride);
     call.weights = weights_.at_least(0);
-    call.epilogue.scale = channel_values(scale, cout_, "scale");
-    call.epilogue.shift = channel_values(shift, cout_, "shift");
-    if (residual) {
-      require_pixels(*residual, "residual", element_);
-      require_shape(*residual, {out.shape(0), out.shape(1), out.shape(2), out.shape(3), out.shape(4)}, kOp,
-                    "residual", "the shape of out");
-      call.epilogue.residual = residual->data();
-      set_strides(*residual, order_, call.epilogue.residual_stride);
-    }
-    call.epilogue.activation = activation_of(activation, kOp);
-    call.epilogue.alpha = alpha, call.epilogue.beta = beta;
+    const Epilogue given = epilogue_of(to, scale, shift, residual, activation, alpha, beta, kOp);
+    call.epilogue = given;
+    set_strides(given.residual_stride, order_, call.epilogue.residual_stride);
     call.block = std::max<int64_t>(1, std::min(block, s.out_pixels()));
     call.share = share;
-    call.stream = stream && can_stream(call);
+    const int64_t run = algorithm_ == "depthwise" ? cout_ : cout_ / groups_;
+    call.stream =
+        stream && can_stream(call.y, call.y_stride, run, FASTNETS_CALL(conv_lanes)(), call.epilogue);
     if (out.size() == 0) return;
     if (s.out_pixels() * cout_ * (cin_ / groups_) * s.taps() < kParallelProducts) nthreads = 1;
     retain(py::cast(this));
@@ -184,15 +155,6 @@ class PackedConv {
     const std::array<int, 3> mine{tile_[0], tile_[1], tile_[2]};
     require(std::find(std::begin(made), std::end(made), mine) != std::end(made),
             "conv: there is no winograd kernel for this mixture of tiles");
-  }
-
-  // Streaming stores need whole aligned vectors.
-  bool can_stream(const ConvCall& call) const {
-    const int64_t lanes = FASTNETS_CALL(conv_lanes)();
-    const int64_t run = algorithm_ == "depthwise" ? call.shape.cout : call.shape.cout / call.shape.groups;
-    bool aligned = reinterpret_cast<uintptr_t>(call.y) % kAlignment == 0 && run % lanes == 0;
-    for (const int64_t s : call.y_stride) aligned = aligned && s % lanes == 0;
-    return aligned && call.epilogue.activation <= Activation::clamp;
   }
 
   using ScratchFunction = int64_t (*)(const ConvCall&, int);

@@ -17,9 +17,6 @@ using Axes = std::array<int64_t, 3>;
 
 const char* const kOp = "conv_transpose";
 
-// Below this many multiplications a call costs less than waking the other threads.
-constexpr int64_t kParallelProducts = 1 << 18;
-
 class PackedProduct {
  public:
   // weight: (groups, cin, cout, taps), at any strides.

@@ -8,10 +8,9 @@
 #include <optional>
 #include <tuple>
 
-#include "common/arguments.h"
 #include "common/conv_pack.h"
 #include "common/scratch.h"
-#include "plan/step.h"
+#include "ops/arrays.h"
 
 namespace fastnets {
 namespace {
@@ -23,38 +22,6 @@ using Axes = std::array<int64_t, 3>;
 using Terms = std::tuple<std::optional<py::array>, std::optional<py::array>, int, float, float>;
 
 const char* const kOp = "separable";
-
-// Below this many multiplications a call costs less than waking the other threads.
-constexpr int64_t kParallelProducts = 1 << 18;
-
-void require_pixels(const py::array& array, const std::string& name, Element element) {
-  require_elements(array, kOp, name, 5, element);
-  require(array.shape(1) == 1 || array.size() == 0 || element_stride(array, 1) == 1,
-          std::string(kOp) + ": " + name + " must have its channels adjacent: pass a channels-last copy");
-}
-
-void set_strides(const py::array& array, int64_t out[4]) {
-  out[0] = element_stride(array, 0);
-  for (int i = 0; i < 3; ++i) out[i + 1] = element_stride(array, 2 + i);
-}
-
-const float* channel_values(const std::optional<py::array>& array, int64_t channels,
-                            const std::string& name) {
-  if (!array) return nullptr;
-  retain(*array);
-  require_array<float>(*array, kOp, name, 1);
-  require_shape(*array, {channels}, kOp, name, "one value a channel");
-  require(channels == 1 || stride<float>(*array, 0) == 1,
-          std::string(kOp) + ": " + name + " must be contiguous: pass a copy");
-  return static_cast<const float*>(array->data());
-}
-
-void set_terms(const Terms& terms, int64_t channels, const std::string& name, Epilogue& epilogue) {
-  epilogue.scale = channel_values(std::get<0>(terms), channels, "the scale " + name);
-  epilogue.shift = channel_values(std::get<1>(terms), channels, "the shift " + name);
-  epilogue.activation = activation_of(std::get<2>(terms), kOp);
-  epilogue.alpha = std::get<3>(terms), epilogue.beta = std::get<4>(terms);
-}
 
 class PackedSeparable {
  public:
@@ -91,9 +58,8 @@ class PackedSeparable {
   void run(const py::array& x, const py::array& out, const Axes& stride_of, const Axes& pad,
            const Axes& dilation, const Terms& between, const Terms& after,
            const std::optional<py::array>& residual, int64_t block, bool stream, int nthreads) const {
-    require_pixels(x, "x", element_);
-    require_pixels(out, "out", element_);
-    require(out.writeable(), "separable: out is read-only: pass an array that can be written");
+    const ConstAnyPixels from = any_input(x, kOp, "x", element_);
+    const AnyPixels to = any_output(out, kOp, "out", element_);
     require(nthreads >= 1 && block >= 1, "separable: nthreads and block must be 1 or more");
     SeparableCall call{};
     ConvShape& s = call.depthwise.shape;
@@ -111,23 +77,18 @@ class PackedSeparable {
               "separable: strides and dilations must be 1 or more, and padding 0 or more");
     }
     call.depthwise.element = element_;
-    call.depthwise.x = x.data();
-    set_strides(x, call.depthwise.x_stride);
+    call.depthwise.x = from.data, call.y = to.data;
+    std::copy(from.stride, from.stride + 4, call.depthwise.x_stride);
+    std::copy(to.stride, to.stride + 4, call.y_stride);
     call.depthwise.weights = depthwise_;
-    set_terms(between, middle_, "between", call.depthwise.epilogue);
+    AnyPixels middle = to;
+    middle.channels = middle_;
+    call.depthwise.epilogue = terms_of(between, middle, std::nullopt);
     call.cout = cout_, call.weights = pointwise_;
-    call.y = const_cast<void*>(out.data());
-    set_strides(out, call.y_stride);
-    set_terms(after, cout_, "after", call.epilogue);
-    if (residual) {
-      require_pixels(*residual, "residual", element_);
-      require_shape(*residual, {out.shape(0), out.shape(1), out.shape(2), out.shape(3), out.shape(4)}, kOp,
-                    "residual", "the shape of out");
-      call.epilogue.residual = residual->data();
-      set_strides(*residual, call.epilogue.residual_stride);
-    }
+    call.epilogue = terms_of(after, to, residual);
     call.block = block;
-    call.stream = stream && can_stream(call);
+    call.stream =
+        stream && can_stream(call.y, call.y_stride, cout_, FASTNETS_CALL(conv_lanes)(), call.epilogue);
     if (out.size() == 0) return;
     if (s.out_pixels() * middle_ * (cout_ + s.taps()) < kParallelProducts) nthreads = 1;
     retain(py::cast(this));
@@ -137,12 +98,9 @@ class PackedSeparable {
   }
 
  private:
-  // Streaming stores need whole aligned vectors.
-  static bool can_stream(const SeparableCall& call) {
-    const int64_t lanes = FASTNETS_CALL(conv_lanes)();
-    bool aligned = reinterpret_cast<uintptr_t>(call.y) % kAlignment == 0 && call.cout % lanes == 0;
-    for (const int64_t s : call.y_stride) aligned = aligned && s % lanes == 0;
-    return aligned && call.epilogue.activation <= Activation::clamp;
+  static Epilogue terms_of(const Terms& terms, const AnyPixels& y, const std::optional<py::array>& residual) {
+    const auto& [scale, shift, activation, alpha, beta] = terms;
+    return epilogue_of(y, scale, shift, residual, activation, alpha, beta, kOp);
   }
 
   Element element_;
