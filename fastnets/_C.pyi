@@ -129,6 +129,7 @@ def channel_norm(
     beta: float,
     nthreads: int,
 ) -> None: ...
+def relayout(x: _Elements, out: _Elements, nthreads: int) -> None: ...
 
 class PackedProduct:
     bytes: int
