@@ -62,9 +62,9 @@ def placed(call: Any, placement: str) -> Any:
 
 
 def in_dtype(call: Any, dtype: torch.dtype) -> Any:
-    """The call with its tensors rounded to `dtype`, but for vectors: the terms of channels stay as they are."""
+    """The call with its tensors rounded to `dtype`, but for vectors beside x: the terms of channels stay."""
     tensors = {f.name: getattr(call, f.name) for f in fields(call)}
-    rounded = {n: t.to(dtype) for n, t in tensors.items() if isinstance(t, Tensor) and t.dim() > 1}
+    rounded = {n: t.to(dtype) for n, t in tensors.items() if isinstance(t, Tensor) and (t.dim() > 1 or n == "x")}
     return replace(call, **rounded)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastnets import _C
 from fastnets.errors import InputError
-from fastnets.ops.arguments import delivered, kernel_refusal, out_refusal, result_like, spatial_axes
+from fastnets.ops.arguments import at_least_float32, delivered, kernel_refusal, out_refusal, result_like, spatial_axes
 from fastnets.ops.epilogue import Activation, activation_of
 from fastnets.ops.layout import array5, channels_last, floats_of, threads
 from fastnets.ops.library import register, with_activation
@@ -182,7 +182,7 @@ def _run(call: NormCall) -> Tensor:
 
 
 def _reference(call: NormCall) -> Tensor:
-    x, groups = call.x, call.groups
+    x, groups = at_least_float32(call.x), call.groups
     size = x.shape[1] // groups
     ones = (1,) * (x.dim() - 2)
     if call.moments is None:
@@ -197,7 +197,7 @@ def _reference(call: NormCall) -> Tensor:
     y = (x - mean) * (variance + call.eps).rsqrt()
     y = y if call.weight is None else y * call.weight.view(-1, *ones)
     y = y if call.bias is None else y + call.bias.view(-1, *ones)
-    return call.activation(y if call.residual is None else y + call.residual)
+    return call.activation(y if call.residual is None else y + call.residual).to(call.x.dtype)
 
 
 OP = Op(

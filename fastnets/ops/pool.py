@@ -12,6 +12,7 @@ from torch.nn import functional
 from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.arguments import (
+    at_least_float32,
     delivered,
     kernel_refusal,
     out_refusal,
@@ -161,7 +162,7 @@ def _run(call: PoolCall) -> Tensor:
 
 
 def _reference(call: PoolCall) -> Tensor:
-    x, lead = call.x, 1 if call.x.dim() == 3 else 0  # torch has no divisor_override in 1D
+    x, lead = at_least_float32(call.x), 1 if call.x.dim() == 3 else 0  # torch has no divisor_override in 1D
     x = x.unsqueeze(2) if lead else x
     window, stride = (1,) * lead + call.window, (1,) * lead + call.stride
     padding, dilation = (0,) * lead + call.padding, (1,) * lead + call.dilation
@@ -171,7 +172,7 @@ def _reference(call: PoolCall) -> Tensor:
     else:
         mean = functional.avg_pool3d if x.dim() == 5 else functional.avg_pool2d
         y = mean(x, window, stride, padding, call.ceil_mode, call.count_include_pad, call.divisor or None)
-    return y.squeeze(2) if lead else y
+    return (y.squeeze(2) if lead else y).to(call.x.dtype)
 
 
 OP = Op(
