@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -30,7 +30,7 @@ class Terms:
     scale: Tensor | None = None
     shift: Tensor | None = None
     residual: bool = False
-    activation: Activation = Activation()
+    activation: Activation = field(default_factory=Activation)
 
     @property
     def open(self) -> bool:
@@ -42,6 +42,7 @@ class Terms:
 class Kernel:
     """Base: `accepts` names the terms that it takes."""
 
+    name: ClassVar[str] = ""
     terms: Terms = field(default_factory=Terms, kw_only=True)
 
     @property
@@ -62,8 +63,8 @@ class Kernel:
         return 0
 
     def choice(self) -> str:
-        """How it runs, in a word; known after emit."""
-        return "native"
+        """How it runs, in a word or two; known after emit."""
+        return ""
 
 
 @dataclass(eq=False)
@@ -83,6 +84,9 @@ class OpKernel(Kernel):
     fields: tuple[str, ...] = ("x",)
     takes: dict[str, str] = field(default_factory=dict)
     channel_axis: int | None = 1
+
+    def choice(self) -> str:
+        return self.op.name
 
     @property
     def accepts(self) -> frozenset[str]:
@@ -126,6 +130,8 @@ def _native(op: Op[Any]) -> Any:
 @dataclass(eq=False)
 class Conv(Kernel):
     """A convolution; `weight` is packed once for all shapes that a network is run at (`packs`)."""
+
+    name: ClassVar[str] = "conv"
 
     weight: Tensor
     window: Window
@@ -185,6 +191,8 @@ class Conv(Kernel):
 class Linear(Conv):
     """A matrix product over the last axis: a 1x1 convolution whose pixels are the rows."""
 
+    name: ClassVar[str] = "linear"
+
     def emit(self, inputs: list[Tensor], out: Tensor) -> None:
         x, *more = [_rows(t) for t in inputs]
         self.run(x, more[0] if self.terms.residual else None, _rows(out))
@@ -199,6 +207,8 @@ def _rows(x: Tensor) -> Tensor:
 class Whole(Conv):
     """A linear layer on a flattened image: a convolution with one output pixel. `weight` has the image's size."""
 
+    name: ClassVar[str] = "linear"
+
     def emit(self, inputs: list[Tensor], out: Tensor) -> None:
         axes = (...,) + (None,) * (inputs[0].dim() - 2)
         residual = inputs[1][axes] if self.terms.residual else None
@@ -208,6 +218,8 @@ class Whole(Conv):
 @dataclass(eq=False)
 class Transposed(Kernel):
     """A transposed convolution."""
+
+    name: ClassVar[str] = "conv_transpose"
 
     weight: Tensor
     geometry: dict[str, Any]
@@ -234,9 +246,10 @@ class Transposed(Kernel):
         if self.terms.scale is None:
             return self.weight.detach()
         groups = self.geometry["groups"]
-        grouped = self.weight.detach().unflatten(0, (groups, -1))
-        scale = self.terms.scale.view(groups, 1, -1, *(1,) * (self.weight.dim() - 2))
-        return (grouped * scale).flatten(0, 1)
+        weight = self.weight.detach()
+        grouped = weight.reshape(groups, -1, *weight.shape[1:])
+        scale = self.terms.scale.view(groups, 1, -1, *(1,) * (weight.dim() - 2))
+        return (grouped * scale).view(weight.shape)
 
     def flops(self, node: Node) -> int:
         return 2 * prod(node.inputs[0].shape) * prod(self.weight.shape[1:])
@@ -245,6 +258,8 @@ class Transposed(Kernel):
 @dataclass(eq=False)
 class Separable(Kernel):
     """A depthwise convolution and the 1x1 convolution of its results, in one kernel."""
+
+    name: ClassVar[str] = "separable"
 
     depthwise: Conv
     pointwise: Conv
@@ -299,6 +314,3 @@ class Torch(Kernel):
     """A step that torch runs; `reason` says why no kernel does."""
 
     reason: str
-
-    def choice(self) -> str:
-        return "torch"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import OrderedDict
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fastnets.engine import rules_conv, rules_pointwise, rules_window  # noqa: F401  they register the rules
+from fastnets.engine.explain import Explanation, explain
 from fastnets.engine.fuse import fuse
 from fastnets.engine.graph import Graph
 from fastnets.engine.lower import Context, lower
@@ -24,6 +26,12 @@ PLANS = 8
 """Input shapes whose plans are kept; the one not used for longest goes first."""
 
 Key = tuple[Any, ...]
+_version = attrgetter("_version")
+
+
+def _counted(model: nn.Module) -> list[Tensor]:
+    """The weights whose changes torch counts."""
+    return [t for t in (*model.parameters(), *model.buffers()) if not t.is_inference()]
 
 
 def optimize(model: nn.Module, example_inputs: Any, *, strict: bool = False) -> Optimized:
@@ -61,6 +69,7 @@ class Optimized(nn.Module):
         self.strict = strict
         self._context = Context()
         self._plans: OrderedDict[Key, Plan] = OrderedDict()
+        self._weights = _counted(original)
         self._versions = self._weight_versions()
         self._lock = threading.RLock()
         self._warned = False
@@ -95,7 +104,19 @@ class Optimized(nn.Module):
         with self._lock:
             self._context = Context()
             self._plans.clear()
+            self._weights = _counted(self.original)
             self._versions = self._weight_versions()
+
+    def explain(self, *args: Any, runs: int = 10, **kwargs: Any) -> Explanation:
+        """Where the time of these inputs goes, step by step; without inputs: the last plan's shapes, on noise."""
+        if args or kwargs or not self._plans:
+            plan = self.plan_for(*args, **kwargs)
+            inputs = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
+        else:
+            plan = next(reversed(self._plans.values()))
+            inputs = [torch.randn(node.shape).to(node.dtype) for node in plan.graph.inputs]
+        with torch.no_grad():
+            return explain(plan, inputs, runs=runs)
 
     def peak_memory(self, *shapes: tuple[int, ...]) -> int:
         """Bytes that one run on inputs of `shapes` takes beside the weights."""
@@ -119,9 +140,9 @@ class Optimized(nn.Module):
             fuse(graph, self._context)
             return make_plan(graph, threads())
 
-    def _weight_versions(self) -> tuple[int, ...]:
-        tensors = [*self.original.parameters(), *self.original.buffers()]
-        return tuple(value for t in tensors for value in (id(t), 0 if t.is_inference() else t._version))
+    def _weight_versions(self) -> int:
+        """Grows with every write in place that torch counts."""
+        return sum(map(_version, self._weights))
 
     def _needs_grad(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         return any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_flatten((args, kwargs))[0])

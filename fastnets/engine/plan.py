@@ -6,9 +6,11 @@ run at a time uses it, so that runs at the same time, of several Python threads,
 
 from __future__ import annotations
 
+import statistics
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -34,31 +36,35 @@ class Plan:
 
     def run(self, inputs: Sequence[Tensor]) -> list[Any]:
         """The outputs, in the order of the graph's."""
-        with self.lock:
-            instance = self.idle.pop() if self.idle else Instance(self)
+        instance = self._take()
         try:
             return instance.run(inputs)
         finally:
-            with self.lock:
-                self.idle.append(instance)
+            self._give_back(instance)
 
     def profile(self, inputs: Sequence[Tensor], runs: int) -> dict[Node, float]:
         """Median seconds of each step that computes."""
+        instance = self._take()
+        times: list[dict[Node, float]] = []
+        for _ in range(runs + 1):
+            instance.run(inputs, timed=True)
+            times.append(instance.seconds)
+        self._give_back(instance)
+        return {node: statistics.median(t[node] for t in times[1:]) for node in times[0]}
+
+    def _take(self) -> Instance:
         with self.lock:
-            instance = self.idle.pop() if self.idle else Instance(self)
-        instance.run(inputs)
-        times = [instance.run(inputs, timed=True) and dict(instance.seconds) for _ in range(runs)]
+            return self.idle.pop() if self.idle else Instance(self)
+
+    def _give_back(self, instance: Instance) -> None:
         with self.lock:
             self.idle.append(instance)
-        return {node: sorted(t[node] for t in times)[runs // 2] for node in times[0]}
 
     @property
     def peak_bytes(self) -> int:
         """Memory of one run: the arena, the kernels' scratch, inputs that must be copied, and the outputs."""
-        with self.lock:
-            instance = self.idle[-1] if self.idle else Instance(self)
-            if not self.idle:
-                self.idle.append(instance)
+        instance = self._take()
+        self._give_back(instance)
         outside = sum(buffer.bytes for buffer in self.storage.buffers if buffer.external)
         return self.storage.bytes + instance.scratch_bytes + outside
 
@@ -168,8 +174,6 @@ class _TorchStep:
     node: Node
 
     def run(self, instance: Instance, timed: bool) -> None:
-        from time import perf_counter
-
         start, node = perf_counter(), self.node
         if node.op == "getitem":
             result = instance.several[node.inputs[0]][node.args["index"]]

@@ -91,7 +91,8 @@ def _channel_vector(value: Any, shape: tuple[int, ...]) -> Tensor | None:
     only_channels = all(size == 1 for axis, size in enumerate(padded) if axis != 1)
     if not fits or not only_channels or (len(padded) > 1 and padded[1] not in (1, channels)):
         return None
-    return value.detach().float().reshape(-1).expand(channels).contiguous()
+    vector: Tensor = value.detach().float().reshape(-1).expand(channels).contiguous()
+    return vector
 
 
 def _with_constant(x: Node, scale: Any = None, shift: Any = None) -> Lowered | str:
