@@ -37,7 +37,9 @@ def fill_weights(model: nn.Module, name: str, shapes: dict[str, list[int]], fold
     if name not in LAYOUTS:
         model.load_state_dict(state, assign=True)
         return
-    save_file(state | {"mask_values": torch.zeros(2)} if name == "unet_milesial" else state, folder / "weights.safetensors")
+    save_file(
+        state | {"mask_values": torch.zeros(2)} if name == "unet_milesial" else state, folder / "weights.safetensors"
+    )
     ours = model[0] if isinstance(model, nn.Sequential) else model
     load_weights(ours, folder / "weights.safetensors", layout=LAYOUTS[name])
 

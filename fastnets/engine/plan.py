@@ -88,6 +88,8 @@ class Instance:
         self.externals = {buffer: _empty(plan.layouts[buffer.owner]) for buffer in self.external_buffers}
         self.memory = [(self.arena.data_ptr(), self.arena.numel(), False)]
         self.memory += [(t.data_ptr(), buffer.bytes, True) for buffer, t in self.externals.items()]
+        constants = [t for node in plan.graph.nodes if node.kernel is not None for t in node.kernel.constants]
+        self.memory += [(t.data_ptr(), t.nbytes, False) for t in constants]
         self.segments: list[_Native | _TorchStep] = []
         self._record()
         self.staging = {node: self.externals[plan.storage.buffer_of[node]] for node in plan.graph.inputs}
