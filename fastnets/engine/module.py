@@ -80,8 +80,7 @@ class Optimized(nn.Module):
         if torch.is_grad_enabled() and self._needs_grad(args, kwargs):
             return self._with_gradients(*args, **kwargs)
         plan = self.plan_for(*args, **kwargs)
-        with torch.no_grad():
-            outputs = plan.run([leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)])
+        outputs = plan.run([leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)])
         return tree_unflatten(outputs, plan.graph.out_spec)
 
     def plan_for(self, *args: Any, **kwargs: Any) -> Plan:
@@ -115,8 +114,7 @@ class Optimized(nn.Module):
         else:
             plan = next(reversed(self._plans.values()))
             inputs = [torch.randn(node.shape).to(node.dtype) for node in plan.graph.inputs]
-        with torch.no_grad():
-            return explain(plan, inputs, runs=runs)
+        return explain(plan, inputs, runs=runs)
 
     def peak_memory(self, *shapes: tuple[int, ...]) -> int:
         """Bytes that one run on inputs of `shapes` takes beside the weights."""
@@ -134,7 +132,7 @@ class Optimized(nn.Module):
         for leaf in tree_flatten((args, kwargs))[0]:
             if isinstance(leaf, Tensor) and leaf.device.type != "cpu":
                 raise InputError(f"optimize: an input is on {leaf.device}: pass tensors on the CPU")
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             graph: Graph = trace(self.original, args, kwargs)
             lower(graph, self._context)
             fuse(graph, self._context)
