@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from fastnets.kernels import launch as run
 from fastnets.kernels.tile import positions, store
+from torch import Tensor
+
 from fastnets.ops.layout import channels_last, empty_channels_last
 from fastnets.ops.norm import NormCall
 

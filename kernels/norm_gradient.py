@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
-
 from fastnets.kernels import launch as run
 from fastnets.kernels.epilogue import derivative
 from fastnets.kernels.norm import choose, statistics
 from fastnets.kernels.tile import positions
+from torch import Tensor
+
 from fastnets.ops.layout import channels_last, empty_channels_last
 from fastnets.ops.norm import NormCall
 

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from cases import conv as conv_cases
 from cases import depthwise as depthwise_cases
+from cases import norm as norm_cases
 from cases import separable as separable_cases
 from fastnets.kernels import depthwise as depthwise_kernels
 from harness import in_float64, place, placed, relative_error
@@ -18,6 +19,8 @@ from fastnets.ops import gpu
 from fastnets.ops.conv import conv
 from fastnets.ops.conv_arguments import ConvCall
 from fastnets.ops.depthwise import depthwise
+from fastnets.ops.epilogue import ACTIVATIONS
+from fastnets.ops.norm import group_norm
 from fastnets.ops.separable import separable
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
@@ -184,6 +187,39 @@ def test_separable_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
         y = separable(*own, padding=1, middle_activation="relu", implementation=name)
         results.append(torch.autograd.grad(y.sin().sum(), own))
     assert max(relative_error(a, b) for a, b in zip(*results, strict=True)) <= 1e-5
+
+
+NORM = [
+    norm_cases.Case((2, 21, 9, 7), affine=False),
+    norm_cases.Case((1, 70, 12, 13), mean=-3e4),
+    norm_cases.Case((1, 5, 4, 5, 6), mean=1000, residual=True, activation="elu"),
+    norm_cases.Case((2, 24, 9, 7), groups=8, activation="relu"),
+    norm_cases.Case((1, 24, 5, 7), groups=1, mean=1000),
+    norm_cases.Case((2, 12, 9, 7), groups=3, given="image", residual=True),
+    norm_cases.Case((3, 70, 5, 4), given="batch", mean=1000, activation="relu6"),
+    norm_cases.Case((1, 2, 130, 150)),
+]
+
+
+@pytest.mark.parametrize("case", NORM, ids=lambda case: case.name)
+def test_norm(case: norm_cases.Case) -> None:
+    assert error_of(norm_cases.OP, "triton", norm_cases.make(case)) <= 2e-6
+
+
+def test_norm_in_16_bits() -> None:
+    call = converted(norm_cases.make(NORM[3]), torch.bfloat16)
+    assert error_of(norm_cases.OP, "triton", call) <= TOLERANCE[torch.bfloat16]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_norm_gradients(activation: str) -> None:
+    leaves = [torch.randn(2, 6, 5, 4), torch.rand(6) + 0.5, torch.randn(6), torch.randn(2, 6, 5, 4)]
+
+    def function(*leaves: torch.Tensor, implementation: str) -> torch.Tensor:
+        x, weight, bias, residual = leaves
+        return group_norm(x, 3, weight, bias, residual=residual, activation=activation, implementation=implementation)
+
+    assert max(gradient_errors(function, leaves, "triton")) <= 1e-5
 
 
 def test_refusals() -> None:

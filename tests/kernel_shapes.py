@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from fastnets.kernels import conv, conv_weight, depthwise, depthwise_weight, separable
+from fastnets.kernels import conv, conv_weight, depthwise, depthwise_weight, norm, norm_gradient, separable
 
 from fastnets.ops.conv_arguments import ConvCall, window_of
 from fastnets.ops.epilogue import Activation
+from fastnets.ops.norm import NormCall
 from fastnets.ops.separable_packed import SeparableCall
 
 BF16, FP32 = torch.bfloat16, torch.float32
@@ -102,6 +103,18 @@ def _separable_shape(inputs: int, outputs: int, size: tuple[int, ...], dtype: to
     return Shape(f"separable-{inputs}-{outputs}-{dtype}", lambda: separable.launch(call), products)
 
 
+def _norm(call: NormCall) -> None:
+    assert norm.can_run(call) is None
+    norm_gradient.gradients(call, norm.launch(call))
+
+
+def _norm_shape(shape: tuple[int, ...], groups: int, dtype: torch.dtype = BF16) -> Shape:
+    x, vector = empty(*shape, dtype=dtype), torch.empty(shape[1], dtype=dtype, device="meta")
+    call = NormCall(x, groups, vector, vector, residual=x, activation=Activation("leaky", (0.01,)))
+    name = f"norm-{'x'.join(map(str, shape))}-g{groups}-{dtype}"
+    return Shape(name, lambda: _norm(call), wide=("_moments", "_apply", "_sums"))
+
+
 SHAPES = [
     _depthwise_shape(64, (112, 112), 3, residual=True),
     _depthwise_shape(24, (56, 56), 3, stride=2),
@@ -118,4 +131,6 @@ SHAPES = [
     _separable_shape(728, 728, (19, 19)),
     _separable_shape(32, 64, (112, 112)),
     _separable_shape(64, 64, (56, 56), FP32),
+    _norm_shape((2, 32, 96, 96, 96), 32),
+    _norm_shape((4, 320, 56, 56), 32, FP32),
 ]
