@@ -123,9 +123,7 @@ class Optimized(nn.Module):
     def train(self, mode: bool = True) -> Optimized:
         """Raises InputError for mode True: an optimized network is for inference."""
         if mode:
-            raise InputError(
-                "optimize: an optimized module cannot be trained: train its .original, then call refresh()"
-            )
+            raise InputError("optimize: an optimized module cannot be trained: train .original, then call refresh()")
         return self
 
     def _make(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
