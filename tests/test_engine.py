@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import fastnets
@@ -245,3 +247,29 @@ def test_optimized_without_example_plans_at_the_first_call() -> None:
     model = small()
     with torch.no_grad():
         assert_same(Optimized(model)(image()), model(image()))
+
+
+@torch.no_grad()
+def test_saved_networks_run_without_their_model(tmp_path: Path) -> None:
+    model, path = small(), tmp_path / "small.safetensors"
+    optimized = optimize(model, image())
+    optimized(image(2))
+    optimized.save(path)
+    loaded = Optimized.load(path)
+    for batch in (1, 2):
+        assert torch.equal(loaded(image(batch)), optimized(image(batch)))
+    with pytest.raises(InputError, match=r"plans for inputs of shapes .*16, 16"):
+        loaded(image(3))
+    assert_same(Optimized.load(path, model)(image(3)), model(image(3)))
+
+
+def test_what_is_no_saved_network_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    with pytest.raises(InputError, match=r"other\.safetensors"):
+        Optimized.load(path)
+    path.write_bytes(b"no safetensors")
+    with pytest.raises(InputError, match="cannot be read"):
+        Optimized.load(path)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match="holds no network"):
+        Optimized.load(path)
