@@ -38,7 +38,8 @@ class Plan:
         """The outputs, in the order of the graph's."""
         instance = self._take()
         try:
-            return instance.run(inputs)
+            with torch.inference_mode(False), torch.no_grad():
+                return instance.run(inputs)
         finally:
             self._give_back(instance)
 
@@ -46,14 +47,15 @@ class Plan:
         """Median seconds of each step that computes."""
         instance = self._take()
         times: list[dict[Node, float]] = []
-        for _ in range(runs + 1):
-            instance.run(inputs, timed=True)
-            times.append(instance.seconds)
+        with torch.inference_mode(False), torch.no_grad():
+            for _ in range(runs + 1):
+                instance.run(inputs, timed=True)
+                times.append(instance.seconds)
         self._give_back(instance)
         return {node: statistics.median(t[node] for t in times[1:]) for node in times[0]}
 
     def _take(self) -> Instance:
-        with self.lock:
+        with self.lock, torch.inference_mode(False), torch.no_grad():  # its memory outlives the caller's mode
             return self.idle.pop() if self.idle else Instance(self)
 
     def _give_back(self, instance: Instance) -> None:
