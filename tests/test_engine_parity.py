@@ -14,7 +14,7 @@ from reference_networks import NETWORKS
 from safetensors.torch import save_file
 from torch import nn
 
-from fastnets.engine.module import optimize
+from fastnets.engine import optimize
 from fastnets.models.weights import load_weights
 
 PARITY = Path(__file__).parent / "parity"
@@ -37,9 +37,9 @@ def fill_weights(model: nn.Module, name: str, shapes: dict[str, list[int]], fold
     if name not in LAYOUTS:
         model.load_state_dict(state, assign=True)
         return
-    save_file(
-        state | {"mask_values": torch.zeros(2)} if name == "unet_milesial" else state, folder / "weights.safetensors"
-    )
+    if name == "unet_milesial":
+        state["mask_values"] = torch.zeros(2)
+    save_file(state, folder / "weights.safetensors")
     ours = model[0] if isinstance(model, nn.Sequential) else model
     load_weights(ours, folder / "weights.safetensors", layout=LAYOUTS[name])
 

@@ -94,6 +94,7 @@ class Instance:
         self.memory += [(t.data_ptr(), t.nbytes, False) for t in constants]
         self.segments: list[_Native | _TorchStep] = []
         self._record()
+        self.returned = {plan.storage.buffer_of[node] for node in plan.graph.output_nodes}
         self.staging = {node: self.externals[plan.storage.buffer_of[node]] for node in plan.graph.inputs}
 
     @property
@@ -121,7 +122,7 @@ class Instance:
         """The input itself if its elements lie as the plan has them, else a copy."""
         layout = self.plan.layouts[node]
         same = value.stride() == layout.stride() or (value.numel() > 0 and _as_dense(value) == _as_dense(layout))
-        returned = node in self.plan.graph.output_nodes or self.plan.storage.buffer_of[node].owner is not node
+        returned = self.plan.storage.buffer_of[node] in self.returned
         if same and value.dtype == layout.dtype and value.device.type == "cpu" and not returned:
             return value.detach()
         target = _empty(layout) if returned else self.staging[node]
