@@ -273,3 +273,19 @@ def test_what_is_no_saved_network_is_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(InputError, match="holds no network"):
         Optimized.load(path)
+
+
+class InPlace(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a = x * 2
+        b = a.relu_()
+        b += 1
+        c = a * 3  # reads what was written through b
+        d = c[:, 1:]
+        d.mul_(2)  # writes through a view
+        return torch.cat([a, b, c], 1)
+
+
+@torch.no_grad()
+def test_writes_in_place_reach_all_names() -> None:
+    assert_same(optimize(InPlace().eval(), image())(image()), InPlace()(image()))
