@@ -65,8 +65,7 @@ def max_pool(
     Args:
         x: (N, C, *spatial), 1 to 3 spatial axes, floating point.
         window, stride, padding, dilation: one number, or one an axis; the stride is the window by default.
-        implementation: "native" (CPU, float32 or bfloat16) or "torch"; None takes the first that can
-            run.
+        implementation: "native" (CPU, float32 or bfloat16) or "torch"; None takes the first that can run.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
