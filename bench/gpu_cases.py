@@ -65,6 +65,8 @@ def _bytes(*tensors: Tensor) -> int:
 
 
 def _depthwise(f: Factory, batch: int, channels: int, size: tuple[int, ...], k: int, *, compiled: bool = False) -> Case:
+    k = min(k, 11) if f.small else k
+
     def make() -> tuple[Any, ...]:
         x = f.image(batch, channels, *size)
         weight = f.weight(x.shape[1], 1, *(k,) * len(size))
