@@ -36,10 +36,10 @@ def recorded(chain: Callable[[], Tensor], tensors: Sequence[Tensor], threads: in
     """The kernel calls of `chain`, which all lie in `tensors`, as one plan: what an engine runs, without Python."""
     plan = _C.Plan([(x.data_ptr(), x.untyped_storage().nbytes(), False) for x in tensors])
     with plan:
-        memory = (*tensors, chain())  # alive as long as the plan is
+        kept = [*tensors, chain()]  # the plan has addresses only
 
     def run() -> Tensor:
         plan.run([], threads)
-        return memory[-1]
+        return kept[-1]
 
     return run

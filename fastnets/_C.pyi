@@ -99,8 +99,8 @@ def resize(
     nthreads: int,
 ) -> None: ...
 def upfirdn2d(
-    x: _Floats,
-    out: _Floats,
+    x: _Elements,
+    out: _Elements,
     kernel: _Floats,
     up: tuple[int, int],
     down: tuple[int, int],
@@ -139,6 +139,7 @@ def channel_norm(
     beta: float,
     nthreads: int,
 ) -> None: ...
+def relayout(x: _Elements, out: _Elements, nthreads: int) -> None: ...
 
 class PackedProduct:
     bytes: int

@@ -31,12 +31,12 @@ def test_compiles_to_what_it_should(shape: Shape) -> None:
 @pytest.mark.parametrize("architecture", [a for a in ARCHITECTURES if a != 90])
 def test_compiles_for_other_chips(architecture: int) -> None:
     """Each kernel once, in the first shape that has it."""
-    seen: set[str] = set()
+    seen: set[object] = set()
     for shape in SHAPES:
         for launch in launches_of(shape, architecture):
             name = launch.kernel.__name__
-            if name not in seen:
-                seen.add(name)
+            if launch.kernel not in seen:
+                seen.add(launch.kernel)
                 compiled = compile_launch(launch, architecture)
                 problems = compiled.problems(architecture, product=name in shape.products, wide=name in shape.wide)
                 assert not problems, f"{name}: {'; '.join(problems)}"
@@ -62,7 +62,7 @@ def test_a_kernel_with_narrow_loads_is_found() -> None:
     misaligned = torch.empty(4 * 64 * 56 * 56 + 1, dtype=torch.bfloat16, device="meta")[1:]
     arguments = {**launch.arguments, "x": misaligned.view(4, 56, 56, 64).movedim(-1, 1)}
     problems = compile_launch(replace(launch, arguments=arguments), 90).problems(90, wide=True)
-    assert problems == ["most global loads are of less than 16 bytes"]
+    assert problems == ["few global loads are of 16 bytes"]
 
 
 def test_a_kernel_without_tensor_cores_is_found() -> None:

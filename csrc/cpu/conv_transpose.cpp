@@ -231,7 +231,7 @@ int64_t FASTNETS_ENTRY(conv_transpose_scratch)(const ConvTransposeCall& c, int t
 
 void FASTNETS_ENTRY(conv_transpose)(const ConvTransposeCall& c, void* scratch, ThreadContext& context) {
   using namespace FASTNETS_LEVEL;
-  if (context.thread == 0) std::memset(scratch, 0, static_cast<size_t>(zeros_bytes(c)));
+  while (next_item(context) < 1) std::memset(scratch, 0, static_cast<size_t>(zeros_bytes(c)));
   finish(context);
   with_element(c.y.element, [&](auto zero) { run_items<decltype(zero)>(c, scratch, context); });
 }

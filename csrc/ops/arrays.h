@@ -18,10 +18,7 @@ constexpr int64_t kParallelProducts = 1 << 18;  // the same in multiplications
 
 // Batch, channels, size and strides of `array`, (N, C, z, y, x).
 template <class T>
-void set_geometry(PixelsOf<T>& pixels, const pybind11::array& array, const std::string& op,
-                  const std::string& name) {
-  require(array.size() == 0 || array.shape(1) == 1 || element_stride(array, 1) == 1,
-          op + ": " + name + " must have its channels adjacent: pass a channels-last copy");
+void set_sizes(PixelsOf<T>& pixels, const pybind11::array& array) {
   pixels.data = static_cast<T*>(const_cast<void*>(array.data()));
   pixels.batch = array.shape(0), pixels.channels = array.shape(1);
   pixels.stride[0] = element_stride(array, 0);
@@ -29,6 +26,15 @@ void set_geometry(PixelsOf<T>& pixels, const pybind11::array& array, const std::
     pixels.size[i] = array.shape(2 + i);
     pixels.stride[i + 1] = element_stride(array, 2 + i);
   }
+}
+
+// The same, with the channels of each pixel adjacent.
+template <class T>
+void set_geometry(PixelsOf<T>& pixels, const pybind11::array& array, const std::string& op,
+                  const std::string& name) {
+  require(array.size() == 0 || array.shape(1) == 1 || element_stride(array, 1) == 1,
+          op + ": " + name + " must have its channels adjacent: pass a channels-last copy");
+  set_sizes(pixels, array);
 }
 
 inline void require_output(const pybind11::array& array, const std::string& op, const std::string& name) {

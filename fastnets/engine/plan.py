@@ -90,8 +90,11 @@ class Instance:
         self.externals = {buffer: _empty(plan.layouts[buffer.owner]) for buffer in self.external_buffers}
         self.memory = [(self.arena.data_ptr(), self.arena.numel(), False)]
         self.memory += [(t.data_ptr(), buffer.bytes, True) for buffer, t in self.externals.items()]
+        constants = [t for node in plan.graph.nodes if node.kernel is not None for t in node.kernel.constants]
+        self.memory += [(t.data_ptr(), t.nbytes, False) for t in constants]
         self.segments: list[_Native | _TorchStep] = []
         self._record()
+        self.returned = {plan.storage.buffer_of[node] for node in plan.graph.output_nodes}
         self.staging = {node: self.externals[plan.storage.buffer_of[node]] for node in plan.graph.inputs}
 
     @property
@@ -119,7 +122,7 @@ class Instance:
         """The input itself if its elements lie as the plan has them, else a copy."""
         layout = self.plan.layouts[node]
         same = value.stride() == layout.stride() or (value.numel() > 0 and _as_dense(value) == _as_dense(layout))
-        returned = node in self.plan.graph.output_nodes or self.plan.storage.buffer_of[node].owner is not node
+        returned = self.plan.storage.buffer_of[node] in self.returned
         if same and value.dtype == layout.dtype and value.device.type == "cpu" and not returned:
             return value.detach()
         target = _empty(layout) if returned else self.staging[node]
@@ -141,7 +144,7 @@ class Instance:
 
     def _record(self) -> None:
         for node in self.plan.graph.nodes:
-            if node.op == "input" or isinstance(node.kernel, View | Concat):
+            if node.op == "input" or isinstance(node.kernel, View | Concat) or 0 in node.shape:
                 continue
             if isinstance(node.kernel, Torch):
                 self.segments.append(_TorchStep(node))

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from fastnets.engine import Optimized
 from fastnets.errors import InputError
 from fastnets.models import (
     alexnet,
@@ -57,6 +58,7 @@ def create_model(
     in_channels: int | None = None,
     num_classes: int | None = None,
     pretrained: bool = False,
+    optimize: bool = False,
     **config: Any,
 ) -> nn.Module:
     """Builds a model of `list_models()`.
@@ -64,6 +66,7 @@ def create_model(
     `None` leaves dims (2 where the model has a 2D form), in_channels and num_classes at the model's default;
     `config` goes to its constructor. `pretrained` loads the weights that come with fastnets and switches the
     model to evaluation mode; without it the parameters are random.
+    With `optimize` the model comes in evaluation mode as fastnets.optimize() makes it.
 
     Raises InputError for an unknown name, for an option that the model does not take, and where pretrained
     weights do not exist or do not fit the configuration.
@@ -89,7 +92,7 @@ def create_model(
     if weights:
         load_weights(model, weights)
         model.eval()
-    return model
+    return Optimized(model.eval()) if optimize else model
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -69,6 +69,11 @@ def out_refusal(out: Tensor | None) -> str | None:
     return None
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x`, in float32 where torch would compute less exactly, or not at all, in its dtype."""
+    return x.float() if x.dtype.itemsize < 4 else x
+
+
 def result_like(x: Tensor, shape: Sequence[int], out: Tensor | None) -> Tensor:
     """`out`, or a new channels-last tensor with the dtype and device of `x`."""
     return empty_channels_last(x, tuple(shape)) if out is None else out

@@ -50,8 +50,7 @@ def layer_norm(
         x: (N, C, *spatial), 1 to 3 spatial axes, floating point.
         weight, bias: (C,).
         activation, parameters: see fastnets.ops.epilogue.
-        implementation: "native" (CPU, float32 or bfloat16) or "torch"; None takes the first that can
-            run.
+        implementation: "native" (CPU, float32 or bfloat16) or "torch"; None takes the first that can run.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.

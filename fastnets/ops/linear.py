@@ -49,8 +49,7 @@ def linear(
         weight: (outputs, inputs). It is packed at every call: use PackedLinear to run it more than once.
         bias: (outputs,).
         activation, parameters: see fastnets.ops.epilogue.
-        implementation: "native" (CPU, float32 or bfloat16) or "torch"; None takes the first that can
-            run.
+        implementation: "native" (CPU, float32 or bfloat16) or "torch"; None takes the first that can run.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fastnets import _C
 from fastnets.errors import InputError
-from fastnets.ops.arguments import delivered, kernel_refusal, out_refusal, result_like, spatial_axes
+from fastnets.ops.arguments import at_least_float32, delivered, kernel_refusal, out_refusal, result_like, spatial_axes
 from fastnets.ops.epilogue import Activation, activation_of
+from fastnets.ops.gpu import triton_implementation, triton_kernels
+from fastnets.ops.gradient import through
 from fastnets.ops.layout import array5, channels_last, floats_of, threads
 from fastnets.ops.library import register, with_activation
 from fastnets.ops.registry import Implementation, Op
@@ -59,7 +62,7 @@ def group_norm(
             have at hand; None computes them.
         residual: added before the activation; the shape of `x`.
         activation, parameters: see fastnets.ops.epilogue.
-        implementation: "native" (CPU, float32 or bfloat16) or "torch"; None takes the first that can
+        implementation: "native" (CPU, float32 or bfloat16), "triton" (GPU) or "torch"; None takes the first that can
             run.
 
     Raises:
@@ -182,7 +185,7 @@ def _run(call: NormCall) -> Tensor:
 
 
 def _reference(call: NormCall) -> Tensor:
-    x, groups = call.x, call.groups
+    x, groups = at_least_float32(call.x), call.groups
     size = x.shape[1] // groups
     ones = (1,) * (x.dim() - 2)
     if call.moments is None:
@@ -197,7 +200,7 @@ def _reference(call: NormCall) -> Tensor:
     y = (x - mean) * (variance + call.eps).rsqrt()
     y = y if call.weight is None else y * call.weight.view(-1, *ones)
     y = y if call.bias is None else y + call.bias.view(-1, *ones)
-    return call.activation(y if call.residual is None else y + call.residual)
+    return call.activation(y if call.residual is None else y + call.residual).to(call.x.dtype)
 
 
 OP = Op(
@@ -205,15 +208,37 @@ OP = Op(
     _reference,
     (
         Implementation("native", _refusal, _run),
+        triton_implementation("norm"),
         Implementation("torch", lambda call: None, lambda call: delivered(_reference(call), call.out)),
     ),
 )
+
+
+_call = with_activation(NormCall)
+_setup_context, _backward_by_torch = through(
+    lambda *flat: _reference(_call(*(tuple(a) if isinstance(a, list) else a for a in flat[:-1])))
+)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """By Triton where it computed the result, unless gradients are recorded or traced; else by torch."""
+    flat = list(ctx.others)
+    for place, tensor in zip(ctx.places, ctx.saved_tensors, strict=True):
+        flat[place] = tensor
+    call = _call(*flat[:-1])
+    kernels = type(grad) is Tensor and not torch.is_grad_enabled() and OP.choose(call, flat[-1]).name == "triton"
+    if not kernels:
+        return _backward_by_torch(ctx, grad)
+    x, weight, bias, residual = triton_kernels("norm_gradient").gradients(call, grad)
+    found = [x, None, weight, bias, None, residual, *(None,) * (len(flat) - 6)]
+    return tuple(g if ctx.needs_input_grad[i] else None for i, g in enumerate(found))
 
 
 _operator = register(
     OP,
     "Tensor x, int groups, Tensor? weight, Tensor? bias, Tensor? moments, Tensor? residual, float eps, "
     "str activation, float[] parameters",
-    with_activation(NormCall),
+    _call,
     result=lambda call: result_like(call.x, call.x.shape, None),
+    gradients=(_setup_context, _backward),
 )

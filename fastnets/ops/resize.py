@@ -55,8 +55,7 @@ def resize(
         scale: instead of `size`: the result has floor(size * scale) positions along an axis.
         mode: "nearest", "nearest-exact" or "linear" (also by torch's names bilinear and trilinear).
         align_corners: `linear` only: the first and last positions of both grids coincide.
-        implementation: "native" (CPU, float32 or bfloat16) or "torch"; None takes the first that can
-            run.
+        implementation: "native" (CPU, float32 or bfloat16) or "torch"; None takes the first that can run.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -94,7 +93,7 @@ def _run(call: ResizeCall) -> Tensor:
     axes: list[tuple[int, int, float | None]] = [(1, 1, None)] * missing
     axes += zip(call.x.shape[2:], call.size, scales, strict=True)
     if linear:
-        low, high, weight = zip(*(_linear_taps(*axis, call.align_corners) for axis in axes), strict=True)
+        low, high, weight = zip(*(linear_taps(*axis, call.align_corners) for axis in axes), strict=True)
     else:
         low = high = tuple(_nearest(*axis, call.mode == "nearest-exact") for axis in axes)
     _C.resize(
@@ -121,7 +120,7 @@ def _nearest(size: int, out: int, scale: float | None, exact: bool) -> Tensor:
     return (i * step).floor().long().clamp(max=size - 1)
 
 
-def _linear_taps(size: int, out: int, scale: float | None, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
+def linear_taps(size: int, out: int, scale: float | None, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
     """For each output the two positions in x, and the weight of the second."""
     i = torch.arange(out, dtype=torch.float64)
     if size == out:  # a copy, whatever the scale

@@ -80,7 +80,8 @@ def trace(model: nn.Module, shape: Shape, *, dtype: torch.dtype = torch.float32)
     Raises InputError where torch.export refuses, with its reason; a failure that depends on the shape (a skip
     connection that does not fit an odd size, say) is raised the same way.
     """
-    model = model.original if isinstance(model, Optimized) else model
+    if isinstance(model, Optimized) and model.original is not None:
+        model = model.original
     if model.training:
         raise InputError(
             "model is in training mode, in which batch norm and dropout change with the tile: call model.eval()"
