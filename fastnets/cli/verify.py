@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from fastnets.cli.options import Count, Json, Model, Spacing, Weights, one_or_all
+from fastnets.cli.options import Count, Json, Layout, Model, Spacing, Weights, one_or_all
 from fastnets.cli.show import print_error, print_fields, print_json, times
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ def verify(
     path: Annotated[Path, Parameter(name=("--input", "-i"), metavar="PATH")],
     model: Model,
     weights: Weights = None,
+    layout: Layout = None,
     spacing: Spacing = None,
     tile: Count = 64,
     size: Count | None = None,
@@ -58,6 +59,7 @@ def verify(
             path,
             model=model,
             weights=weights,
+            layout=layout,
             spacing=one_or_all(spacing),
             tile=tile,
             size=size,

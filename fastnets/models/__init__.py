@@ -1,7 +1,20 @@
 """Architectures, their weights, and how to feed them."""
 
 from fastnets.models.entry import ModelEntry
+from fastnets.models.inflate import inflate_weights
+from fastnets.models.layout_registry import input_transform
 from fastnets.models.registry import create_model, get_entry, list_models
+from fastnets.models.transform import InputTransform, prepare
 from fastnets.models.weights import load_weights
 
-__all__ = ["ModelEntry", "create_model", "get_entry", "list_models", "load_weights"]
+__all__ = [
+    "InputTransform",
+    "ModelEntry",
+    "create_model",
+    "get_entry",
+    "inflate_weights",
+    "input_transform",
+    "list_models",
+    "load_weights",
+    "prepare",
+]

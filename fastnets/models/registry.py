@@ -56,14 +56,16 @@ def create_model(
     dims: int | None = None,
     in_channels: int | None = None,
     num_classes: int | None = None,
-    pretrained: bool = False,
+    pretrained: bool | str | Path = False,
+    layout: str | None = None,
     **config: Any,
 ) -> nn.Module:
     """Builds a model of `list_models()`.
 
     `None` leaves dims (2 where the model has a 2D form), in_channels and num_classes at the model's default;
-    `config` goes to its constructor. `pretrained` loads the weights that come with fastnets and switches the
-    model to evaluation mode; without it the parameters are random.
+    `config` goes to its constructor. `pretrained` loads weights and switches the model to evaluation mode: True
+    those that come with fastnets; a file, or "hf-hub:owner/name", those, whose names and shapes `layout` maps to
+    ours (see `load_weights`). Without it the parameters are random.
 
     Raises InputError for an unknown name, for an option that the model does not take, and where pretrained
     weights do not exist or do not fit the configuration.
@@ -84,10 +86,10 @@ def create_model(
             raise InputError(f"create_model: {name!r} does not take {key!r}: it takes {accepted}")
     if "dims" in options:
         config["dims"] = dims
-    weights = weights_path(entry) if pretrained else None
+    weights = weights_path(entry) if pretrained is True else pretrained
     model = entry.build(**config)
     if weights:
-        load_weights(model, weights)
+        load_weights(model, weights, layout=layout)
         model.eval()
     return model
 

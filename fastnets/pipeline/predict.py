@@ -17,7 +17,7 @@ from torch import nn
 
 from fastnets.errors import InputError
 from fastnets.io import LabelMap, Reader, atomic_path, check_format, find_inputs, open_reader, suffix_of, write
-from fastnets.models import create_model, get_entry, list_models, load_weights
+from fastnets.models import create_model, get_entry, list_models
 from fastnets.models.recipe import Recipe
 from fastnets.tiling.infer import make_plan, run_tiles
 from fastnets.tiling.memory import PeakMemory, return_freed_memory
@@ -50,7 +50,9 @@ class Prediction:
     classes: dict[str, float] = field(default_factory=dict)
 
 
-def load_for_prediction(model: str, weights: Path | str | None = None) -> tuple[nn.Module, Recipe]:
+def load_for_prediction(
+    model: str, weights: Path | str | None = None, layout: str | None = None
+) -> tuple[nn.Module, Recipe]:
     """A registered network in eval mode with its recipe; `weights` replace those that come with fastnets."""
     entry = get_entry(model)
     if entry.recipe is None:
@@ -58,11 +60,9 @@ def load_for_prediction(model: str, weights: Path | str | None = None) -> tuple[
         raise InputError(
             f"model {model!r} has no recipe (how to scale an image, what its classes are): use one of {ready}"
         )
-    network = create_model(model, pretrained=weights is None)
-    if weights is not None:
-        load_weights(network, weights)
-    layout = torch.channels_last if len(entry.recipe.axes) == 2 else torch.channels_last_3d
-    network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack it
+    network = create_model(model, pretrained=True if weights is None else weights, layout=layout)
+    memory = torch.channels_last if len(entry.recipe.axes) == 2 else torch.channels_last_3d
+    network.to(memory_format=memory)  # type: ignore[call-overload]  # torch's stubs lack it
     return network.eval(), entry.recipe
 
 
@@ -72,6 +72,7 @@ def predict(
     *,
     model: str,
     weights: Path | str | None = None,
+    layout: str | None = None,
     spacing: float | Sequence[float] | None = None,
     formats: Sequence[str] | None = None,
     tile: int | None = None,
@@ -85,7 +86,8 @@ def predict(
         inputs: files, folders or patterns.
         output: made if missing. Each file appears under its final name only when it is complete.
         model: a name of `list_models()` that has a recipe.
-        weights: a safetensors or torch file instead of the model's own.
+        weights: a safetensors or torch file, or "hf-hub:owner/name", instead of the model's own.
+        layout: whose names the weights have; see `fastnets.load_weights`.
         spacing: true pixel size (µm for slides, mm for volumes), where the file's is missing or wrong.
         formats: of "ome-tiff", "ome-zarr", "nifti", "geojson", "png". Default: ome-tiff, geojson and png for
             slides and pictures; nifti and png for volumes.
@@ -97,7 +99,7 @@ def predict(
     Raises InputError for anything that the caller can mend; nothing is left behind then.
     """
     paths = find_inputs([inputs] if isinstance(inputs, (str, Path)) else inputs)
-    network, recipe = load_for_prediction(model, weights)
+    network, recipe = load_for_prediction(model, weights, layout)
     axes = len(recipe.axes)
     wanted = tuple(formats or (("nifti", "png") if axes == 3 else ("ome-tiff", "geojson", "png")))
     for name in wanted:
