@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastnets.engine.module import Optimized, optimize
     from fastnets.errors import InputError
     from fastnets.models import create_model, list_models, load_weights
     from fastnets.pipeline.predict import predict
@@ -14,10 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "InputError",
+    "Optimized",
     "create_model",
     "infer",
     "list_models",
     "load_weights",
+    "optimize",
     "predict",
     "receptive_field",
     "sliding_window_inference",
@@ -25,6 +28,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "engine": ("Optimized", "optimize"),
     "errors": ("InputError",),
     "models": ("create_model", "list_models", "load_weights"),
     "pipeline": ("predict", "verify"),

@@ -103,7 +103,47 @@ FASTNETS_INLINE void softmax(const ChannelNormCall& call, const float* x, float*
   }
 }
 
+// Few channels would leave a pixel's vectors half empty, and its sums are chains of dependent steps: lanes
+// are pixels instead, and `line` holds their values channel by channel.
+constexpr int64_t kFewChannels = 24;
+constexpr int64_t kPixels = 64;
+
+FASTNETS_INLINE bool pixels_fill_vectors(const ChannelNormCall& call) {
+  return call.kind == ChannelNorm::softmax && call.x.channels < kFewChannels;
+}
+
+void softmax_pixels(const ChannelNormCall& call, const float* x, float* y, int64_t pixels, float* line) {
+  const int64_t channels = call.x.channels, x_step = call.x.stride[3], y_step = call.y.stride[3];
+  for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t p = 0; p < pixels; ++p) line[c * kPixels + p] = x[p * x_step + c];
+  }
+  for (int64_t p = 0; p < pixels; p += Vec::width) {
+    Vec largest = Vec::load(line + p), sum = Vec::set(0.0F);
+    for (int64_t c = 1; c < channels; ++c) largest = max(largest, Vec::load(line + c * kPixels + p));
+    for (int64_t c = 0; c < channels; ++c) {
+      const Vec e = exp(Vec::load(line + c * kPixels + p) - largest);
+      e.store(line + c * kPixels + p);
+      sum = sum + e;
+    }
+    const Vec inverse = Vec::set(1.0F) / sum;
+    for (int64_t c = 0; c < channels; ++c) {
+      float* const e = line + c * kPixels + p;
+      (Vec::load(e) * inverse).store(e);
+    }
+  }
+  for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t p = 0; p < pixels; ++p) y[p * y_step + c] = line[c * kPixels + p];
+  }
+}
+
+void normalize_pixel(const ChannelNormCall& call, const float* x, float* y, float* line) {
+  if (call.kind == ChannelNorm::layer) layer(call, x, y, line);
+  if (call.kind == ChannelNorm::local_response) local_response(call, x, y, line);
+  if (call.kind == ChannelNorm::softmax) softmax(call, x, y, line);
+}
+
 FASTNETS_INLINE int64_t line_floats(const ChannelNormCall& call) {
+  if (pixels_fill_vectors(call)) return kPixels * call.x.channels;
   const int64_t window = call.kind == ChannelNorm::local_response ? call.window : 0;
   return (2 * (call.x.channels + window) + 16 + 15) / 16 * 16;
 }
@@ -124,11 +164,17 @@ void FASTNETS_ENTRY(channel_norm)(const ChannelNormCall& call, void* scratch, Th
     const int64_t n = i / (depth * height), z = i / height % depth, row = i % height;
     const float* x = row_of(call.x, n, z, row);
     float* y = row_of(call.y, n, z, row);
-    for (int64_t k = 0; k < call.x.size[2]; ++k, x += call.x.stride[3], y += call.y.stride[3]) {
-      if (call.kind == ChannelNorm::layer) layer(call, x, y, line);
-      if (call.kind == ChannelNorm::local_response) local_response(call, x, y, line);
-      if (call.kind == ChannelNorm::softmax) softmax(call, x, y, line);
-      if (call.epilogue.activation != Activation::none) activate_row(y, call.x.channels, call.epilogue);
+    const int64_t width = call.x.size[2], step = pixels_fill_vectors(call) ? kPixels : 1;
+    for (int64_t k = 0; k < width; k += step, x += step * call.x.stride[3], y += step * call.y.stride[3]) {
+      const int64_t pixels = width - k < step ? width - k : step;
+      if (step > 1) {
+        softmax_pixels(call, x, y, pixels, line);
+      } else {
+        normalize_pixel(call, x, y, line);
+      }
+      if (call.epilogue.activation != Activation::none) {
+        activate_pixels(y, pixels, call.y.stride[3], call.x.channels, call.epilogue);
+      }
     }
   }
   finish(context);

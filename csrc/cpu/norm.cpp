@@ -147,23 +147,44 @@ void fold(const NormCall& call, const double* moments, float* center) {
   }
 }
 
-void apply_pixels(const NormCall& call, const float* center, const float* x, const float* residual, float* y,
-                  int64_t pixels) {
-  const int64_t channels = call.x.channels;
-  const int64_t x_step = call.x.stride[3], y_step = call.y.stride[3],
-                r_step = call.epilogue.residual_stride[3];
+// `vecs` vectors of channels, whose terms stay in registers, of each pixel; the last has `lanes` lanes.
+template <int vecs>
+FASTNETS_INLINE void apply_vectors(const NormCall& call, const float* center, const float* x,
+                                   const float* residual, float* y, int64_t pixels, int lanes) {
+  const int64_t channels = call.x.channels, r_step = call.epilogue.residual_stride[3];
   const Clamp clamp(call.epilogue);
-  for (int64_t c = 0; c < channels; c += Vec::width) {
-    const int lanes = lanes_at(c, channels);
-    const Vec middle = Vec::load(center + c, lanes), scale = Vec::load(center + channels + c, lanes);
-    const Vec shift = Vec::load(center + 2 * channels + c, lanes);
-    for (int64_t i = 0; i < pixels; ++i) {
-      Vec v = fma(Vec::load(x + i * x_step + c, lanes) - middle, scale, shift);
-      if (residual != nullptr) v = v + Vec::load(residual + i * r_step + c, lanes);
-      clamp(v).store(y + i * y_step + c, lanes);
+  Vec middle[vecs], scale[vecs], shift[vecs];
+  const auto lanes_of = [&](int v) { return v + 1 < vecs ? Vec::width : lanes; };
+  const auto load = [&](const float* p, int v) { return load_lanes(p + v * Vec::width, lanes_of(v)); };
+  for (int v = 0; v < vecs; ++v) {
+    middle[v] = load(center, v);
+    scale[v] = load(center + channels, v);
+    shift[v] = load(center + 2 * channels, v);
+  }
+  for (int64_t i = 0; i < pixels; ++i, x += call.x.stride[3], y += call.y.stride[3]) {
+    for (int v = 0; v < vecs; ++v) {
+      Vec value = fma(load(x, v) - middle[v], scale[v], shift[v]);
+      if (residual != nullptr) value = value + load(residual + i * r_step, v);
+      store_lanes(clamp(value), y + v * Vec::width, lanes_of(v));
     }
   }
-  if (clamp.more) activate_pixels(y, pixels, y_step, channels, call.epilogue);
+}
+
+void apply_pixels(const NormCall& call, const float* center, const float* x, const float* residual, float* y,
+                  int64_t pixels) {
+  constexpr int64_t many = kVecs * Vec::width;
+  const int64_t channels = call.x.channels;
+  const auto rest = [&](int64_t c) { return residual == nullptr ? nullptr : residual + c; };
+  int64_t c = 0;
+  for (; c + many <= channels; c += many) {
+    apply_vectors<kVecs>(call, center + c, x + c, rest(c), y + c, pixels, Vec::width);
+  }
+  for (; c < channels; c += Vec::width) {
+    apply_vectors<1>(call, center + c, x + c, rest(c), y + c, pixels, lanes_at(c, channels));
+  }
+  if (call.epilogue.activation > Activation::clamp) {
+    activate_pixels(y, pixels, call.y.stride[3], channels, call.epilogue);
+  }
 }
 
 // Pixels are taken so many at a time that their vectors of channels stay in L1 from one to the next.

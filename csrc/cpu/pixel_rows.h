@@ -13,6 +13,25 @@ FASTNETS_INLINE int lanes_at(int64_t i, int64_t n) {
   return n - i < Vec::width ? static_cast<int>(n - i) : Vec::width;
 }
 
+// Vec::load and store of `lanes` lanes. Masks cost more than whole vectors, and a constant costs no
+// comparison.
+template <class T>
+FASTNETS_INLINE Vec load_lanes(const T* p, int lanes) {
+  return lanes == Vec::width ? Vec::load(p) : Vec::load(p, lanes);
+}
+template <class T>
+FASTNETS_INLINE void store_lanes(Vec v, T* p, int lanes) {
+  lanes == Vec::width ? v.store(p) : v.store(p, lanes);
+}
+
+// body(i, lanes) for each vector of n elements; `lanes` is a constant in all but the last.
+template <class Body>
+FASTNETS_INLINE void each_vector(int64_t n, const Body& body) {
+  int64_t i = 0;
+  for (; i + Vec::width <= n; i += Vec::width) body(i, Vec::width);
+  if (i < n) body(i, static_cast<int>(n - i));
+}
+
 template <class T>
 FASTNETS_INLINE T* row_of(const PixelsOf<T>& x, int64_t n, int64_t z, int64_t y) {
   return x.data + n * x.stride[0] + z * x.stride[1] + y * x.stride[2];

@@ -9,7 +9,8 @@ namespace FASTNETS_LEVEL {
 namespace {
 
 constexpr int kVecs = 4;             // vectors of channels in registers at once
-constexpr int64_t kPixels = 1 << 9;  // pixels that an item of a global pooling reduces
+constexpr int64_t kPixels = 1 << 9;  // pixels that an item of a global pooling reduces, times
+constexpr int64_t kMore = 8;         // this of few channels
 
 // The taps of a window that lie inside along one axis, and how many positions an average counts.
 struct Span {
@@ -99,7 +100,13 @@ void pool_row(const PoolCall& call, int64_t n, int64_t z, int64_t y) {
 
 FASTNETS_INLINE int64_t pixels_of(const PoolCall& c) { return c.x.size[0] * c.x.size[1] * c.x.size[2]; }
 
-FASTNETS_INLINE int64_t blocks_of(const PoolCall& c) { return (pixels_of(c) + kPixels - 1) / kPixels; }
+FASTNETS_INLINE int64_t block_of(const PoolCall& c) {
+  return c.x.channels < Vec::width ? kMore * kPixels : kPixels;
+}
+
+FASTNETS_INLINE int64_t blocks_of(const PoolCall& c) {
+  return (pixels_of(c) + block_of(c) - 1) / block_of(c);
+}
 
 // `vecs` vectors of channels of the pixels [first, last) of image n. Rows are summed apart, and blocks too:
 // each stage adds few numbers, so that the error of a sum does not grow with the image.
@@ -127,12 +134,46 @@ FASTNETS_INLINE void reduce_block(const PoolCall& c, const float* image, int64_t
   for (int v = 0; v < vecs; ++v) sum[v].store(out + v * Vec::width, v + 1 < vecs ? Vec::width : lanes);
 }
 
+FASTNETS_INLINE float join_numbers(float sum, float v, bool average) {
+  return average ? sum + v : (v > sum || v != v ? v : sum);
+}
+
+// Of fewer channels than a vector has lanes, in dense rows: vectors of whole pixels, kFew times as many lanes
+// as there are channels, so that each lane always has the same channel.
+constexpr int kFew = 4;
+
+template <bool average>
+FASTNETS_INLINE void reduce_few(const PoolCall& c, const float* image, int64_t first, int64_t last,
+                                float* out) {
+  const int64_t channels = c.x.channels, once = channels * Vec::width, period = kFew * once;
+  const float *p = image + first * channels, *end = image + last * channels;
+  float sums[kFew * Vec::width * Vec::width];
+  const auto add = [&](int64_t i, Vec v) { join<average>(Vec::load(sums + i), v).store(sums + i); };
+  for (int64_t i = 0; i < period; i += Vec::width) start_value<average>().store(sums + i);
+  for (; p + period <= end; p += period) {
+    for (int64_t i = 0; i < period; i += Vec::width) add(i, Vec::load(p + i));
+  }
+  for (int64_t i = once; i < period; i += Vec::width) add(i % once, Vec::load(sums + i));
+  for (int64_t i = 0; p < end; ++p, ++i) sums[i % once] = join_numbers(sums[i % once], *p, average);
+  for (int64_t ch = 0; ch < channels; ++ch) {
+    out[ch] = sums[ch];
+    for (int64_t i = ch + channels; i < once; i += channels)
+      out[ch] = join_numbers(out[ch], sums[i], average);
+  }
+}
+
+FASTNETS_INLINE bool is_dense(const PoolCall& c) {
+  const ConstPixels x = with_long_rows(c.x);
+  return x.size[0] == 1 && x.size[1] == 1 && x.stride[3] == x.channels;
+}
+
 template <bool average>
 void pool_block(const PoolCall& c, int64_t n, int64_t block, float* out) {
   constexpr int64_t many = kVecs * Vec::width;
   const float* image = c.x.data + n * c.x.stride[0];
-  const int64_t first = block * kPixels, channels = c.x.channels;
-  const int64_t last = first + kPixels < pixels_of(c) ? first + kPixels : pixels_of(c);
+  const int64_t first = block * block_of(c), channels = c.x.channels;
+  const int64_t last = first + block_of(c) < pixels_of(c) ? first + block_of(c) : pixels_of(c);
+  if (channels < Vec::width && is_dense(c)) return reduce_few<average>(c, image, first, last, out);
   int64_t ch = 0;
   for (; ch + many <= channels; ch += many) {
     reduce_block<average, kVecs>(c, image + ch, first, last, out + ch, Vec::width);

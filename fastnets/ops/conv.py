@@ -14,6 +14,7 @@ from fastnets.ops.conv_arguments import ConvCall, Padding, Window, check, window
 from fastnets.ops.conv_choice import ConvConfig, choose
 from fastnets.ops.conv_packed import PackedConv, pack, refusal, run
 from fastnets.ops.epilogue import Activation, activation_of
+from fastnets.ops.gpu import triton_gradients, triton_implementation
 from fastnets.ops.layout import empty_channels_last, threads
 from fastnets.ops.library import register
 from fastnets.ops.registry import Implementation, Op
@@ -45,8 +46,8 @@ def conv(
         padding: zeros on both sides of each axis: one number, one an axis, or pairs (before, after).
         residual: added before the activation; the shape of the result.
         activation, parameters: see fastnets.ops.epilogue.
-        implementation: "winograd", "depthwise", "grouped", "product" (CPU, float32) or "torch"; None takes the
-            fastest.
+        implementation: "winograd", "depthwise", "grouped", "product" (CPU, float32), "triton_depthwise" (GPU) or
+            "torch"; None takes the fastest.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -91,6 +92,7 @@ OP = Op(
         Implementation("depthwise", lambda call: refusal(call, "depthwise"), lambda c: _run_with("depthwise", c)),
         Implementation("grouped", lambda call: refusal(call, "grouped"), lambda c: _run_with("grouped", c)),
         Implementation("product", lambda call: refusal(call, "product"), lambda c: _run_with("product", c)),
+        triton_implementation("depthwise", "triton_depthwise"),
         Implementation("torch", lambda call: None, _run_torch),
     ),
     _prefer,
@@ -133,16 +135,31 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     call = _call(*ctx.saved_tensors, *ctx.rest[:-1])
     grad = _before_activation(call, grad)
     need_x, need_weight, need_bias, need_residual, *_ = ctx.needs_input_grad
-    native = need_x and _data_gradient_refusal(call, grad) is None
-    grad_x = _data_gradient(call, grad) if native else None
-    torch_x, grad_weight = _torch_gradients(call, grad, (need_x and not native, need_weight))
+    grad_x, grad_weight = _gradients(call, grad, (need_x, need_weight), ctx.rest[-1])
     return (
-        grad_x if native else torch_x,
+        grad_x,
         grad_weight,
         grad.sum(dim=(0, *range(2, grad.dim()))) if need_bias and call.bias is not None else None,
         grad if need_residual and call.residual is not None else None,
         *(None,) * len(ctx.rest),
     )
+
+
+def _gradients(
+    call: ConvCall, grad: Tensor, needed: tuple[bool, bool], implementation: str | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Of x and weight, those that are needed: by our kernels where there are some.
+
+    Those by Triton are no torch operators: where gradients are recorded or traced, torch's are taken.
+    """
+    plain = type(grad) is Tensor and not torch.is_grad_enabled()
+    kernels = triton_gradients(OP.choose(call, implementation).name) if plain else None
+    if kernels is not None:
+        of_x, of_weight = kernels
+        return of_x(call, grad) if needed[0] else None, of_weight(call, grad) if needed[1] else None
+    native = needed[0] and _data_gradient_refusal(call, grad) is None
+    grad_x, grad_weight = _torch_gradients(call, grad, (needed[0] and not native, needed[1]))
+    return _data_gradient(call, grad) if native else grad_x, grad_weight
 
 
 def _before_activation(call: ConvCall, grad: Tensor) -> Tensor:

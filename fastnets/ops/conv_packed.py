@@ -30,6 +30,7 @@ class PackedConv:
         activation, parameters: see fastnets.ops.epilogue.
         scale: (Cout,), what the sums are multiplied by before the bias.
         config: how every input runs, instead of the choice by its size.
+        packs: where packed weights are kept, to share them with other convolutions by the same weight and groups.
 
     Raises:
         InputError: the arguments do not fit together.
@@ -48,6 +49,7 @@ class PackedConv:
         parameters: Sequence[float] = (),
         scale: Tensor | None = None,
         config: ConvConfig | None = None,
+        packs: dict[tuple[str, Axes], _C.PackedConv] | None = None,
     ) -> None:
         if weight.dtype != torch.float32 or weight.device.type != "cpu":
             raise InputError(f"conv: weight is {weight.dtype} on {weight.device}: pass torch.float32 on cpu")
@@ -59,7 +61,7 @@ class PackedConv:
         self.activation = activation_of("conv", activation, parameters)
         self.config = config
         self._chosen: dict[tuple[tuple[int, ...], int], ConvConfig] = {}
-        self._packed: dict[tuple[str, Axes], _C.PackedConv] = {}
+        self._packed: dict[tuple[str, Axes], _C.PackedConv] = {} if packs is None else packs
 
     @property
     def bytes(self) -> int:

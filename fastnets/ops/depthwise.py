@@ -68,5 +68,5 @@ def depthwise(
 OP = Op(
     "depthwise",
     CONV.reference,
-    tuple(i for i in CONV.implementations if i.name in ("depthwise", "torch")),
+    tuple(i for i in CONV.implementations if i.name in ("depthwise", "triton_depthwise", "torch")),
 )

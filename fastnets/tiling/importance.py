@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastnets.errors import InputError
-from fastnets.ops.window_accumulate import Weights, outer_product, window_accumulate
+from fastnets.ops.window_accumulate import Weights, outer_product
 from fastnets.tiling.window_grid import WindowGrid
 
 LEAST_WEIGHT = 1e-3  # no position may count for nothing: MONAI's floor
@@ -46,20 +46,18 @@ class Importance:
     def coverage(self, grid: WindowGrid) -> Tensor:
         """(*size): the sum of the weights over all windows of an image.
 
-        float32, or the dtype of dense weights if that is wider.
+        float32, or the dtype of dense weights if that is wider. Windows lie on a grid, so the axes are taken one
+        after the other: the last addition is the only one of the size of the image.
         """
-        if not isinstance(self.weights, Tensor) and self._floor_is_idle():
-            axes = zip(self.weights, grid.size, grid.axis_starts, strict=True)
-            return outer_product([_cover(*axis) for axis in axes])
+        axes = list(zip(grid.size, grid.axis_starts, strict=True))
+        if not isinstance(self.weights, Tensor) and _least_product(self.weights) >= self.floor:  # nothing is raised
+            vectors = zip(self.weights, axes, strict=True)
+            return outer_product([_spread(vector, 0, *axis) for vector, axis in vectors])
         one = self.weights if isinstance(self.weights, Tensor) else self.weights[0]
-        total = torch.zeros(1, 1, *grid.size, dtype=torch.promote_types(one.dtype, torch.float32), device=one.device)
-        places = grid.places(images=1)
-        windows = total.new_ones(self.shape[-1]).expand(len(places), 1, *self.shape)
-        return window_accumulate(total, windows, places, self.weights, floor=self.floor)[0, 0]
-
-    def _floor_is_idle(self) -> bool:
-        """No position is raised, so that a sum over a grid of windows is a product of sums over its axes."""
-        return not isinstance(self.weights, Tensor) and _least_product(self.weights) >= self.floor
+        total = self.dense(torch.promote_types(one.dtype, torch.float32))
+        for axis in reversed(range(len(axes))):
+            total = _spread(total, axis, *axes[axis])
+        return total
 
 
 def make_importance(
@@ -105,10 +103,12 @@ def _least_product(vectors: Sequence[Tensor]) -> float:
     return float(outer_product([vector.min().reshape(1) for vector in vectors]))
 
 
-def _cover(vector: Tensor, size: int, starts: Sequence[int]) -> Tensor:
-    total = torch.zeros(size, dtype=vector.dtype, device=vector.device)
+def _spread(weights: Tensor, axis: int, size: int, starts: Sequence[int]) -> Tensor:
+    """The sum of `weights` at each of `starts` along `axis`, which becomes `size` long."""
+    shape = [*weights.shape[:axis], size, *weights.shape[axis + 1 :]]
+    total = weights.new_zeros(shape)
     for start in starts:
-        total[start : start + len(vector)] += vector
+        total.narrow(axis, start, weights.shape[axis]).add_(weights)
     return total
 
 

@@ -1,0 +1,100 @@
+"""Where the elements of every value lie in its own memory, and the copies that a kernel's needs make necessary.
+
+A layout is a tensor on the meta device: it has strides and no memory. Kernels write channels-last; views have
+what their source's layout makes them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastnets.engine.graph import Graph, Node
+from fastnets.engine.kernels import Conv, Kernel, Linear, OpKernel, Separable, Terms, Torch, Transposed, View, Whole
+from fastnets.engine.rules_pointwise import pointwise
+
+Layouts = dict[Node, Tensor]
+
+
+def lay_out(graph: Graph) -> Layouts:
+    """The layout of every value; copies are added to the graph where a kernel cannot read one."""
+    layouts: Layouts = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if node.op != "input":
+            for index, source in enumerate(node.inputs):
+                if not _can_read(node, index, layouts):
+                    copy = copy_of(node, source, layouts)
+                    layouts[copy] = _fresh(copy, last=_reads_last(node))
+                    nodes.append(copy)
+                    node.inputs = [copy if value is source else value for value in node.inputs]
+        layouts[node] = _layout_of(node, layouts)
+        nodes.append(node)
+    graph.nodes = nodes
+    return layouts
+
+
+def _layout_of(node: Node, layouts: Layouts) -> Tensor:
+    if isinstance(node.kernel, View):
+        source = layouts[node.inputs[0]]
+        try:
+            result = node.kernel.apply(source)
+        except RuntimeError:  # a view that these strides do not allow
+            result = None
+        if result is not None and result.untyped_storage()._cdata == source.untyped_storage()._cdata:
+            return result
+        node.kernel = Torch("its elements must move in memory")
+    if isinstance(node.kernel, OpKernel) and node.kernel.channel_axis is None:
+        return _fresh(node, last=_axis_of(layouts[node.inputs[0]]) == -1)
+    return _fresh(node, last=_writes_last(node))
+
+
+def _writes_last(node: Node) -> bool:
+    """Whether the last axis of the result is the one whose elements lie together."""
+    kernel = node.kernel
+    if isinstance(kernel, Linear) or (isinstance(kernel, OpKernel) and kernel.channel_axis == -1):
+        return True
+    return isinstance(kernel, Torch) and len(node.shape) not in (4, 5)
+
+
+def _reads_last(node: Node) -> bool:
+    return isinstance(node.kernel, Linear) or (isinstance(node.kernel, OpKernel) and node.kernel.channel_axis == -1)
+
+
+def _fresh(node: Node, *, last: bool) -> Tensor:
+    """Dense memory: contiguous, or else channels-last."""
+    shape = node.shape
+    if last or len(shape) < 3:
+        return torch.empty(shape, dtype=node.dtype, device="meta")
+    return torch.empty((shape[0], *shape[2:], shape[1]), dtype=node.dtype, device="meta").movedim(-1, 1)
+
+
+def _can_read(node: Node, index: int, layouts: Layouts) -> bool:
+    """Whether the kernel of `node` takes its input number `index` as it lies."""
+    kernel, x = node.kernel, layouts[node.inputs[index]]
+    if isinstance(kernel, Linear):
+        return x.is_contiguous()
+    if isinstance(kernel, OpKernel):
+        return x.dim() == 2 or _together(x, kernel.channel_axis or _axis_of(layouts[node.inputs[0]]))
+    if isinstance(kernel, Conv | Separable | Transposed | Whole):
+        return _together(x, 1)
+    return True
+
+
+def _axis_of(x: Tensor) -> int:
+    """The axis whose elements lie together, where a kernel takes either."""
+    return 1 if _together(x, 1) else -1
+
+
+def _together(x: Tensor, axis: int) -> bool:
+    return x.shape[axis] == 1 or x.stride(axis) == 1
+
+
+def copy_of(node: Node, source: Node, layouts: Layouts) -> Node:
+    """A node that copies `source` into memory of its own, for `node`."""
+    kernel: Kernel = Torch("its elements must move in memory")
+    if 2 <= len(source.shape) <= 5 and source.dtype == torch.float32 and _together(layouts[source], 1):
+        kernel = pointwise(Terms())
+    arguments = {"self": source, "memory_format": None}
+    target = torch.ops.aten.clone.default
+    return Node("clone", arguments, source.shape, source.dtype, node.layer, target, kernel, [source])

@@ -1,0 +1,105 @@
+"""From ATen operations to kernels: one rule an operation, found by its name.
+
+A rule returns a kernel and the nodes that it reads, or a sentence that says why there is none; then torch runs
+the node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastnets.engine.graph import Graph, Node
+from fastnets.engine.kernels import Kernel, Torch, View
+
+Lowered = tuple[Kernel, list[Node]]
+
+
+@dataclass
+class Context:
+    """What rules share: packed weights, by the constant that they were made of."""
+
+    packs: dict[int, dict[Any, Any]] = field(default_factory=dict)
+    kept: list[Tensor] = field(default_factory=list)  # whose ids are keys of `packs`
+
+    def packs_of(self, weight: Tensor) -> dict[Any, Any]:
+        if id(weight) not in self.packs:
+            self.packs[id(weight)] = {}
+            self.kept.append(weight)
+        return self.packs[id(weight)]
+
+
+Rule = Callable[[Node, Context], Lowered | str]
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule for operations."""
+
+    def register(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+VIEWS = {"slice", "select", "view", "reshape", "permute", "transpose", "expand", "squeeze", "unsqueeze", "narrow"}
+VIEWS |= {"chunk", "split", "unbind", "flatten", "unflatten", "movedim", "diagonal", "split_with_sizes", "t", "numpy_T"}
+VIEWS |= {"_unsafe_view", "swapaxes", "view_as", "reshape_as"}
+SAME = {"alias", "detach", "contiguous", "lift_fresh_copy", "lift", "clone", "dropout", "alpha_dropout"}
+SAME |= {"feature_dropout", "feature_alpha_dropout"}
+
+
+def lower(graph: Graph, context: Context) -> None:
+    """Give every node a kernel, and remove those that only name another's value."""
+    for node in list(graph.nodes):
+        if node.op == "input":
+            continue
+        if node.op in SAME or _keeps_dtype(node):
+            graph.replace(node, node.args["self" if "self" in node.args else "input"])
+        elif node.op == "getitem":
+            _part(node, graph)
+        elif node.op in VIEWS and len(node.sources) == 1:
+            node.inputs, node.kernel = node.sources, View(_view_of(node))
+        else:
+            _apply(node, context)
+    graph.drop_dead()
+
+
+def _keeps_dtype(node: Node) -> bool:
+    source = node.args.get("self")
+    return node.op in ("_to_copy", "to", "type_as") and isinstance(source, Node) and source.dtype == node.dtype
+
+
+def _part(node: Node, graph: Graph) -> None:
+    """One of several results: a view of a split tensor, the result proper of a norm, or a part of a torch step."""
+    whole, index = node.args["self"], node.args["index"]
+    if whole.op in VIEWS:
+        split = _view_of(whole)
+        node.inputs, node.kernel = list(whole.inputs), View(lambda base: split(base)[index])
+    elif index == 0 and not isinstance(whole.kernel, Torch) and whole.kernel is not None:
+        node.inputs, node.kernel = list(whole.inputs), whole.kernel
+    else:
+        node.inputs, node.kernel = whole.sources, Torch(f"{whole.op} has several results")
+
+
+def _view_of(node: Node) -> Callable[[Tensor], Any]:
+    return lambda base: node.call(lambda _: base)
+
+
+def _apply(node: Node, context: Context) -> None:
+    sources = node.sources
+    found: Lowered | str
+    if node.op not in RULES:
+        found = f"there is no kernel for {node.op}"
+    elif any(source.dtype != torch.float32 for source in sources):
+        found = "an input is not float32"
+    else:
+        found = RULES[node.op](node, context)
+    if isinstance(found, str):
+        found = Torch(found), sources
+    node.kernel, node.inputs = found[0], list(found[1])

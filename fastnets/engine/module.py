@@ -1,0 +1,156 @@
+"""optimize(): a module that runs a network on the kernels."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import OrderedDict
+from operator import attrgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from fastnets.engine import rules_conv, rules_pointwise, rules_window  # noqa: F401  they register the rules
+from fastnets.engine.explain import Explanation, explain
+from fastnets.engine.fuse import fuse
+from fastnets.engine.graph import Graph
+from fastnets.engine.lower import Context, lower
+from fastnets.engine.plan import Plan, make_plan
+from fastnets.engine.trace import trace
+from fastnets.errors import InputError
+from fastnets.ops.layout import threads
+
+PLANS = 8
+"""Input shapes whose plans are kept; the one not used for longest goes first."""
+
+Key = tuple[Any, ...]
+_version = attrgetter("_version")
+
+
+def _counted(model: nn.Module) -> list[Tensor]:
+    """The weights whose changes torch counts."""
+    return [t for t in (*model.parameters(), *model.buffers()) if not t.is_inference()]
+
+
+def optimize(model: nn.Module, example_inputs: Any, *, strict: bool = False) -> Optimized:
+    """`model` on fused kernels, with the same inputs and outputs to float rounding.
+
+    Args:
+        model: in eval mode; anything that torch.export accepts. Operations without a kernel run in torch.
+        example_inputs: a tensor, or a tuple of the positional arguments; its shapes get their plan now, and other
+            shapes when they come.
+        strict: raise InputError for inputs that need gradients, instead of running `model` on them.
+
+    Raises:
+        InputError: the model is in training mode, or torch.export cannot trace it.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"optimize: model is {type(model).__name__}: pass a torch.nn.Module")
+    if model.training:
+        raise InputError("optimize: model is in training mode: call model.eval() first")
+    inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
+    optimized = Optimized(model, strict=strict)
+    optimized.plan_for(*inputs)
+    return optimized
+
+
+class Optimized(nn.Module):
+    """What optimize() returns: the network in eval mode.
+
+    The original module is `original`. After a change of its weights call refresh(); a change that torch counts is
+    noticed at the next call.
+    """
+
+    def __init__(self, original: nn.Module, *, strict: bool = False) -> None:
+        super().__init__()
+        self.original = original
+        self.strict = strict
+        self._context = Context()
+        self._plans: OrderedDict[Key, Plan] = OrderedDict()
+        self._weights = _counted(original)
+        self._versions = self._weight_versions()
+        self._lock = threading.RLock()
+        self._warned = False
+        super().train(False)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The network's outputs."""
+        if torch.is_grad_enabled() and self._needs_grad(args, kwargs):
+            return self._with_gradients(*args, **kwargs)
+        plan = self.plan_for(*args, **kwargs)
+        with torch.no_grad():
+            outputs = plan.run([leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)])
+        return tree_unflatten(outputs, plan.graph.out_spec)
+
+    def plan_for(self, *args: Any, **kwargs: Any) -> Plan:
+        """The plan of inputs of these shapes, made if there is none."""
+        leaves, spec = tree_flatten((args, kwargs))
+        kinds = tuple((tuple(v.shape), v.dtype) if isinstance(v, Tensor) else v for v in leaves)
+        key = (*kinds, spec, threads())
+        with self._lock:
+            if self._versions != self._weight_versions():
+                self.refresh()
+            if key not in self._plans:
+                self._plans[key] = self._make(args, kwargs)
+                while len(self._plans) > PLANS:
+                    self._plans.popitem(last=False)
+            self._plans.move_to_end(key)
+            return self._plans[key]
+
+    def refresh(self) -> None:
+        """Take over the weights that the original module has now."""
+        with self._lock:
+            self._context = Context()
+            self._plans.clear()
+            self._weights = _counted(self.original)
+            self._versions = self._weight_versions()
+
+    def explain(self, *args: Any, runs: int = 10, **kwargs: Any) -> Explanation:
+        """Where the time of these inputs goes, step by step; without inputs: the last plan's shapes, on noise."""
+        if args or kwargs or not self._plans:
+            plan = self.plan_for(*args, **kwargs)
+            inputs = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
+        else:
+            plan = next(reversed(self._plans.values()))
+            inputs = [torch.randn(node.shape).to(node.dtype) for node in plan.graph.inputs]
+        with torch.no_grad():
+            return explain(plan, inputs, runs=runs)
+
+    def peak_memory(self, *shapes: tuple[int, ...]) -> int:
+        """Bytes that one run on inputs of `shapes` takes beside the weights."""
+        return self.plan_for(*(torch.empty(shape) for shape in shapes)).peak_bytes
+
+    def train(self, mode: bool = True) -> Optimized:
+        """Raises InputError for mode True: an optimized network is for inference."""
+        if mode:
+            raise InputError(
+                "optimize: an optimized module cannot be trained: train its .original, then call refresh()"
+            )
+        return self
+
+    def _make(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
+        for leaf in tree_flatten((args, kwargs))[0]:
+            if isinstance(leaf, Tensor) and leaf.device.type != "cpu":
+                raise InputError(f"optimize: an input is on {leaf.device}: pass tensors on the CPU")
+        with torch.no_grad():
+            graph: Graph = trace(self.original, args, kwargs)
+            lower(graph, self._context)
+            fuse(graph, self._context)
+            return make_plan(graph, threads())
+
+    def _weight_versions(self) -> int:
+        """Grows with every write in place that torch counts."""
+        return sum(map(_version, self._weights))
+
+    def _needs_grad(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        return any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_flatten((args, kwargs))[0])
+
+    def _with_gradients(self, *args: Any, **kwargs: Any) -> Any:
+        if self.strict:
+            raise InputError("optimize: an input requires gradients: call under torch.no_grad(), or use .original")
+        if not self._warned:
+            self._warned = True
+            warnings.warn("fastnets: an input requires gradients, so the original module runs", stacklevel=3)
+        return self.original(*args, **kwargs)

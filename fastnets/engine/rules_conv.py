@@ -1,0 +1,72 @@
+"""Rules for convolutions and linear layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from fastnets.engine.graph import Node
+from fastnets.engine.kernels import Conv, Kernel, Linear, Terms, Transposed
+from fastnets.engine.lower import Context, Lowered, rule
+from fastnets.ops.conv_arguments import Window
+
+
+def _per_axis(value: Any, axes: int) -> tuple[int, ...]:
+    values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    return values * axes if len(values) == 1 else values
+
+
+def _padding(value: Any, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
+    """Zeros before and after, an axis; "same" puts the odd one after, as torch does."""
+    if value == "valid":
+        return ((0, 0),) * len(kernel)
+    if value == "same":
+        totals = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
+        return tuple((total // 2, total - total // 2) for total in totals)
+    return tuple((p, p) for p in _per_axis(value, len(kernel)))
+
+
+@rule("conv1d", "conv2d", "conv3d", "convolution")
+def conv(node: Node, context: Context) -> Lowered | str:
+    args = node.args
+    if args.get("transposed"):
+        return conv_transpose(node, context)
+    weight, bias = args["weight"], args["bias"]
+    if not isinstance(weight, Tensor) or isinstance(bias, Node):
+        return "the weights are computed by the network"
+    x, axes = args["input"], weight.dim() - 2
+    if len(x.shape) != axes + 2:
+        return f"the input has {len(x.shape)} axes; the kernel needs a batch axis"
+    dilation = _per_axis(args["dilation"], axes)
+    padding = _padding(args["padding"], tuple(weight.shape[2:]), dilation)
+    window = Window(_per_axis(args["stride"], axes), padding, dilation)
+    kernel = Conv(weight, window, args["groups"], context.packs_of(weight), terms=Terms(shift=bias))
+    return kernel, [x]
+
+
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def conv_transpose(node: Node, context: Context) -> Lowered | str:
+    args = node.args
+    weight, bias = args["weight"], args["bias"]
+    if not isinstance(weight, Tensor) or isinstance(bias, Node):
+        return "the weights are computed by the network"
+    x, axes = args["input"], weight.dim() - 2
+    if len(x.shape) != axes + 2:
+        return f"the input has {len(x.shape)} axes; the kernel needs a batch axis"
+    names = ("stride", "padding", "output_padding", "dilation")
+    geometry: dict[str, Any] = {name: _per_axis(args[name], axes) for name in names}
+    kernel: Kernel = Transposed(weight, geometry | {"groups": args["groups"]}, terms=Terms(shift=bias))
+    return kernel, [x]
+
+
+@rule("linear")
+def linear(node: Node, context: Context) -> Lowered | str:
+    x, weight, bias = node.args["input"], node.args["weight"], node.args["bias"]
+    if not isinstance(weight, Tensor) or isinstance(bias, Node):
+        return "the weights are computed by the network"
+    if len(x.shape) < 2:
+        return "the input has one axis; the kernel needs a batch axis"
+    window = Window((1,), ((0, 0),), (1,))
+    kernel = Linear(weight.unsqueeze(-1), window, 1, context.packs_of(weight), terms=Terms(shift=bias))
+    return kernel, [x]

@@ -1,0 +1,166 @@
+"""Rules for activations, sums, products and joins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastnets.engine.graph import Node
+from fastnets.engine.kernels import Concat, OpKernel, Terms
+from fastnets.engine.lower import Context, Lowered, rule
+from fastnets.ops.activation import OP as ACTIVATION
+from fastnets.ops.activation import ActivationCall
+from fastnets.ops.combine import OP as COMBINE
+from fastnets.ops.combine import CombineCall
+from fastnets.ops.epilogue import Activation
+
+_ALL = {"scale": "scale", "shift": "shift", "residual": "residual", "activation": "activation"}
+
+
+def pointwise(terms: Terms) -> OpKernel:
+    """activation(x * scale + shift + residual) as a step of its own."""
+    call = ActivationCall(torch.empty(0), Activation())
+    axis = None if terms.scale is None and terms.shift is None else 1
+    return OpKernel(ACTIVATION, call, takes=_ALL, channel_axis=axis, terms=terms)
+
+
+def _activation(node: Node, name: str, *parameters: float) -> Lowered | str:
+    if not 2 <= len(node.shape) <= 5:
+        return f"the input has {len(node.shape)} axes; the kernel takes 2 to 5"
+    values = tuple(float(p) for p in parameters)
+    return pointwise(Terms(activation=Activation(name, values))), [node.args["self"]]
+
+
+@rule("relu", "relu6", "silu", "hardswish", "hardsigmoid", "sigmoid", "tanh")
+def plain(node: Node, context: Context) -> Lowered | str:
+    return _activation(node, node.op)
+
+
+@rule("leaky_relu")
+def leaky_relu(node: Node, context: Context) -> Lowered | str:
+    return _activation(node, "leaky", node.args["negative_slope"])
+
+
+@rule("elu")
+def elu(node: Node, context: Context) -> Lowered | str:
+    if node.args["scale"] != 1 or node.args["input_scale"] != 1:
+        return "the kernel has no scales of elu other than 1"
+    return _activation(node, "elu", node.args["alpha"])
+
+
+@rule("gelu")
+def gelu(node: Node, context: Context) -> Lowered | str:
+    return _activation(node, "gelu_tanh" if node.args["approximate"] == "tanh" else "gelu")
+
+
+@rule("hardtanh", "clamp")
+def clamp(node: Node, context: Context) -> Lowered | str:
+    low = node.args.get("min_val", node.args.get("min"))
+    high = node.args.get("max_val", node.args.get("max"))
+    if isinstance(low, Node) or isinstance(high, Node):
+        return "the limits are computed by the network"
+    infinity = float("inf")
+    limits = (-infinity if low is None else float(low), infinity if high is None else float(high))
+    return _activation(node, "relu6") if limits == (0.0, 6.0) else _activation(node, "clamp", *limits)
+
+
+@rule("clamp_min")
+def clamp_min(node: Node, context: Context) -> Lowered | str:
+    return _activation(node, "clamp", node.args["min"], float("inf"))
+
+
+@rule("prelu", "_prelu_kernel")
+def prelu(node: Node, context: Context) -> Lowered | str:
+    weight = node.args["weight"]
+    if not isinstance(weight, Tensor) or len(node.shape) < 3:
+        return "the kernel needs constant weights and a spatial axis"
+    other = weight.detach().reshape(1, -1, *(1,) * (len(node.shape) - 2))
+    call = CombineCall(torch.empty(0), other, "prelu")
+    return OpKernel(COMBINE, call, takes={"activation": "activation"}), [node.args["self"]]
+
+
+def _channel_vector(value: Any, shape: tuple[int, ...]) -> Tensor | None:
+    """A constant that is one number a channel of `shape`, or a single number, as (C,)."""
+    channels = shape[1] if len(shape) > 1 else 0
+    if isinstance(value, (int, float)):
+        return torch.full((channels,), float(value))
+    fits = value.dim() <= len(shape) and value.is_floating_point()
+    padded = (1,) * (len(shape) - value.dim()) + tuple(value.shape)
+    only_channels = all(size == 1 for axis, size in enumerate(padded) if axis != 1)
+    if not fits or not only_channels or (len(padded) > 1 and padded[1] not in (1, channels)):
+        return None
+    vector: Tensor = value.detach().float().reshape(-1).expand(channels).contiguous()
+    return vector
+
+
+def _with_constant(x: Node, scale: Any = None, shift: Any = None) -> Lowered | str:
+    vectors = [None if v is None else _channel_vector(v, x.shape) for v in (scale, shift)]
+    if any(given is not None and vector is None for given, vector in zip((scale, shift), vectors, strict=True)):
+        return "the constant is not one number a channel"
+    if not 2 <= len(x.shape) <= 5:
+        return f"the input has {len(x.shape)} axes; the kernel takes 2 to 5"
+    return pointwise(Terms(scale=vectors[0], shift=vectors[1])), [x]
+
+
+def _repeats(small: Node, large: Node) -> bool:
+    return len(small.shape) == len(large.shape) and all(
+        s in (1, n) for s, n in zip(small.shape, large.shape, strict=True)
+    )
+
+
+def _join(node: Node, kind: str, a: Node, b: Node) -> Lowered | str:
+    if a.shape != node.shape:
+        a, b = b, a
+    if a.shape != node.shape or not (a.shape == b.shape or _repeats(b, a)):
+        return "both inputs are repeated"
+    if not 2 <= len(node.shape) <= 5:
+        return f"the inputs have {len(node.shape)} axes; the kernel takes 2 to 5"
+    if a.shape == b.shape and kind == "add":
+        return pointwise(Terms(residual=True)), [a, b]
+    call = CombineCall(torch.empty(0), torch.empty(0), kind)
+    axis = None if a.shape == b.shape else 1
+    return OpKernel(COMBINE, call, ("x", "other"), {"activation": "activation"}, axis), [a, b]
+
+
+@rule("add")
+def add(node: Node, context: Context) -> Lowered | str:
+    a, b, alpha = node.args["self"], node.args["other"], node.args.get("alpha", 1)
+    if isinstance(a, Node) and isinstance(b, Node):
+        return _join(node, "add", a, b) if alpha == 1 else "alpha is not 1"
+    x, constant = (a, b * alpha) if isinstance(a, Node) else (b, a)
+    return _with_constant(x, shift=constant) if x.shape == node.shape and alpha == 1 else "the input is repeated"
+
+
+@rule("sub")
+def sub(node: Node, context: Context) -> Lowered | str:
+    a, b, alpha = node.args["self"], node.args["other"], node.args.get("alpha", 1)
+    if not isinstance(a, Node) or isinstance(b, Node) or a.shape != node.shape:
+        return "there is no kernel for the difference of two values"
+    return _with_constant(a, shift=-alpha * b)
+
+
+@rule("mul")
+def mul(node: Node, context: Context) -> Lowered | str:
+    a, b = node.args["self"], node.args["other"]
+    if isinstance(a, Node) and isinstance(b, Node):
+        return _join(node, "multiply", a, b)
+    x, constant = (a, b) if isinstance(a, Node) else (b, a)
+    return _with_constant(x, scale=constant) if x.shape == node.shape else "the input is repeated"
+
+
+@rule("div")
+def div(node: Node, context: Context) -> Lowered | str:
+    a, b = node.args["self"], node.args["other"]
+    if not isinstance(a, Node) or isinstance(b, Node) or a.shape != node.shape or node.args.get("rounding_mode"):
+        return "there is no kernel for a quotient of two values"
+    return _with_constant(a, scale=1 / b)
+
+
+@rule("cat")
+def cat(node: Node, context: Context) -> Lowered | str:
+    pieces = [piece for piece in node.args["tensors"] if not (isinstance(piece, Node) and 0 in piece.shape)]
+    if not all(isinstance(piece, Node) and len(piece.shape) == len(node.shape) for piece in pieces):
+        return "a constant is among the inputs"
+    return Concat(node.args["dim"] % len(node.shape)), pieces

@@ -1,0 +1,151 @@
+"""Rules for pooling, resizing, normalization and sampling."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastnets.engine.graph import Node
+from fastnets.engine.kernels import OpKernel, Terms
+from fastnets.engine.lower import Context, Lowered, rule
+from fastnets.engine.rules_pointwise import pointwise
+from fastnets.ops.channel_norm import OP as CHANNEL_NORM
+from fastnets.ops.channel_norm import ChannelNormCall
+from fastnets.ops.norm import OP as NORM
+from fastnets.ops.norm import NormCall
+from fastnets.ops.pool import OP as POOL
+from fastnets.ops.pool import PoolCall
+from fastnets.ops.resize import OP as RESIZE
+from fastnets.ops.resize import ResizeCall
+
+_NONE = torch.empty(0)
+
+
+def _sizes(value: Any, axes: int) -> tuple[int, ...]:
+    values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+    return values * axes if len(values) == 1 else values
+
+
+@rule(*(f"{kind}_pool{n}d" for kind in ("max", "avg") for n in (1, 2, 3)))
+def pooling(node: Node, context: Context) -> Lowered | str:
+    args, x = node.args, node.args["self"]
+    axes = int(node.op[-2])
+    if len(x.shape) != axes + 2:
+        return f"the input has {len(x.shape)} axes; the kernel needs a batch axis"
+    window = _sizes(args["kernel_size"], axes)
+    call = PoolCall(
+        x=_NONE,
+        average=node.op.startswith("avg"),
+        window=window,
+        stride=_sizes(args["stride"] or window, axes),
+        padding=_sizes(args["padding"], axes),
+        dilation=_sizes(args.get("dilation", 1), axes),
+        ceil_mode=args["ceil_mode"],
+        count_include_pad=args.get("count_include_pad", True),
+        divisor=args.get("divisor_override") or 0,
+    )
+    return OpKernel(POOL, call), [x]
+
+
+@rule(*(f"adaptive_avg_pool{n}d" for n in (1, 2, 3)))
+def adaptive(node: Node, context: Context) -> Lowered | str:
+    x = node.args["self"]
+    axes = int(node.op[-2])
+    if len(x.shape) != axes + 2:
+        return f"the input has {len(x.shape)} axes; the kernel needs a batch axis"
+    sizes, wanted = x.shape[2:], node.shape[2:]
+    if any(size % out for size, out in zip(sizes, wanted, strict=True)):
+        return f"the windows of {sizes} to {wanted} differ in size"
+    if sizes == wanted:
+        return pointwise(Terms()), [x]
+    return _mean(x, tuple(size // out for size, out in zip(sizes, wanted, strict=True)))
+
+
+def _mean(x: Node, window: tuple[int, ...]) -> Lowered:
+    axes = len(window)
+    call = PoolCall(_NONE, True, window, window, (0,) * axes, (1,) * axes)
+    return OpKernel(POOL, call), [x]
+
+
+@rule("mean")
+def mean(node: Node, context: Context) -> Lowered | str:
+    x, dims = node.args["self"], node.args.get("dim")
+    axes = len(x.shape)
+    if dims is None or not node.args.get("keepdim") or {d % axes for d in dims} != set(range(2, axes)) or axes < 3:
+        return "the kernel takes the mean over all spatial axes, and keeps them"
+    return _mean(x, x.shape[2:])
+
+
+@rule(
+    *(f"upsample_{name}" for name in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d", "trilinear3d"))
+)
+def upsample(node: Node, context: Context) -> Lowered | str:
+    args = node.args
+    x = args["input" if "input" in args else "self"]
+    axes = len(x.shape) - 2
+    scale = args.get("scale_factors")
+    if scale is None and any(name.startswith("scales") and args[name] is not None for name in args):
+        scale = [value for name, value in args.items() if name.startswith("scales")]
+    call = ResizeCall(
+        x=_NONE,
+        size=node.shape[2:],
+        scale=None if scale is None else tuple(float(s) for s in _sizes(scale, axes)),
+        mode="nearest" if "nearest" in node.op else "linear",
+        align_corners=bool(args.get("align_corners", False)),
+    )
+    return OpKernel(RESIZE, call), [x]
+
+
+def _vectors(*values: Any) -> bool:
+    return all(value is None or isinstance(value, Tensor) for value in values)
+
+
+_NORM_TERMS = {"scale": "weight", "shift": "bias", "residual": "residual", "activation": "activation"}
+
+
+@rule("instance_norm", "group_norm")
+def group_norm(node: Node, context: Context) -> Lowered | str:
+    args, x = node.args, node.args["input"]
+    if not _vectors(args["weight"], args["bias"]) or len(x.shape) < 3:
+        return "the kernel needs constant weights and a spatial axis"
+    if node.op == "instance_norm" and not args["use_input_stats"]:
+        return batch_norm(node, context)
+    groups = x.shape[1] if node.op == "instance_norm" else args["num_groups"]
+    call = NormCall(_NONE, groups, eps=args["eps"])
+    return OpKernel(NORM, call, takes=_NORM_TERMS, terms=Terms(args["weight"], args["bias"])), [x]
+
+
+@rule("_native_batch_norm_legit_no_training", "batch_norm")
+def batch_norm(node: Node, context: Context) -> Lowered | str:
+    args, x = node.args, node.args["input"]
+    mean, variance = args["running_mean"], args["running_var"]
+    if args.get("training") or not isinstance(mean, Tensor) or not _vectors(args["weight"], args["bias"]):
+        return "the statistics are those of the batch"
+    inverse = (variance.double() + args["eps"]).rsqrt()
+    scale = inverse if args["weight"] is None else inverse * args["weight"].double()
+    shift = -mean.double() * scale if args["bias"] is None else args["bias"].double() - mean.double() * scale
+    return pointwise(Terms(scale.float(), shift.float())), [x]
+
+
+@rule("layer_norm")
+def layer_norm(node: Node, context: Context) -> Lowered | str:
+    args, x = node.args, node.args["input"]
+    if len(args["normalized_shape"]) != 1 or not _vectors(args["weight"], args["bias"]) or not 2 <= len(x.shape) <= 5:
+        return "the kernel is a norm over the last axis, with constant weights"
+    call = ChannelNormCall(_NONE, "layer", (float(args["eps"]),))
+    takes = {"scale": "weight", "shift": "bias", "activation": "activation"}
+    axis = 1 if len(x.shape) == 2 else -1
+    terms = Terms(args["weight"], args["bias"])
+    return OpKernel(CHANNEL_NORM, call, takes=takes, channel_axis=axis, terms=terms), [x]
+
+
+@rule("softmax", "_softmax")
+def softmax(node: Node, context: Context) -> Lowered | str:
+    x, axes = node.args["self"], len(node.shape)
+    axis = node.args["dim"] % axes
+    if axis not in (1, axes - 1) or not 2 <= axes <= 5:
+        return "the kernel is a softmax over channels, or over the last axis"
+    call = ChannelNormCall(_NONE, "softmax")
+    return OpKernel(CHANNEL_NORM, call, channel_axis=1 if axis == 1 else -1), [x]

@@ -1,0 +1,173 @@
+"""From a module to a Graph: torch.export at concrete shapes, without writes in place."""
+
+from __future__ import annotations
+
+import logging
+import operator
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils._pytree import tree_map_only
+
+from fastnets.engine.graph import Graph, Node
+from fastnets.errors import InputError
+
+
+def trace(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None = None) -> Graph:
+    """The graph of `model` on inputs of these shapes.
+
+    Raises:
+        InputError: torch.export cannot trace the model; the message has the place in the model's code.
+    """
+    try:
+        with _quiet():
+            program = torch.export.export(model, args, kwargs or {}, strict=False)
+            program = program.run_decompositions({})
+    except Exception as error:  # export raises whatever the model's own code raises
+        raise InputError(
+            f"optimize: torch.export cannot trace {type(model).__name__}: {_reason(error)}. Its control flow must not "
+            "depend on the values of tensors: change that place, or optimize the parts around it"
+        ) from error
+    return _Builder(program).graph()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    logger = logging.getLogger("torch._subclasses.fake_tensor")  # logs a traceback of every error that it raises
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch about itself
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of the error, and the deepest line of code outside torch that led to it."""
+    lines = str(error).strip().splitlines()
+    text = (lines[0] if lines else type(error).__name__).rstrip(".")
+    place, frame = "", error.__traceback__
+    while frame is not None:
+        file = frame.tb_frame.f_code.co_filename
+        if not any(part in file for part in ("/torch/", "/fastnets/engine/")):
+            place = f" (at {file}:{frame.tb_lineno})"
+        frame = frame.tb_next
+    return text + place
+
+
+class _Builder:
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        self.program = program
+        self.nodes: list[Node] = []
+        self.values: dict[torch.fx.Node, Any] = {}  # a Node, a constant, or a tuple of them
+
+    def graph(self) -> Graph:
+        signature = self.program.graph_signature
+        wanted = {spec.arg.name: spec for spec in signature.input_specs}
+        inputs: list[Node] = []
+        outputs: list[Any] = []
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder":
+                spec = wanted[node.name]
+                if spec.kind == InputKind.USER_INPUT:
+                    self.values[node] = self._input(node, inputs)
+                else:
+                    self.values[node] = self._constant(spec)
+            elif node.op == "get_attr":
+                self.values[node] = getattr(self.program.graph_module, node.target)
+            elif node.op == "call_function":
+                self.values[node] = self._call(node)
+            else:
+                kinds = [spec.kind for spec in signature.output_specs]
+                pairs = zip(kinds, node.args[0], strict=True)
+                outputs = [self._value(a) for kind, a in pairs if kind == OutputKind.USER_OUTPUT]
+        spec = self.program.call_spec.out_spec
+        assert spec is not None
+        return Graph(self.nodes, inputs, outputs, spec)
+
+    def _input(self, node: torch.fx.Node, inputs: list[Node]) -> Any:
+        value = node.meta.get("val")
+        if not isinstance(value, Tensor):
+            return value
+        made = Node("input", {}, tuple(value.shape), value.dtype, node.name)
+        self.nodes.append(made)
+        inputs.append(made)
+        return made
+
+    def _constant(self, spec: Any) -> Any:
+        name = spec.target
+        if spec.kind == InputKind.PARAMETER or (spec.kind == InputKind.BUFFER and spec.persistent):
+            return self.program.state_dict[name]
+        return self.program.constants[name]
+
+    def _value(self, argument: Any) -> Any:
+        return self.values[argument] if isinstance(argument, torch.fx.Node) else argument
+
+    def _call(self, node: torch.fx.Node) -> Any:
+        arguments = tree_map_only(torch.fx.Node, self._value, (node.args, node.kwargs))
+        if node.target is operator.getitem and isinstance(arguments[0][0], tuple):
+            return arguments[0][0][arguments[0][1]]
+        assert callable(node.target)
+        if not _has_nodes(arguments):
+            return _evaluate(node.target, arguments)
+        if not isinstance(node.target, torch._ops.OpOverload):
+            raise InputError(f"optimize: the graph has a step {node.target} that is no ATen operation: {_layer(node)}")
+        schema = node.target._schema
+        given = {a.name: value for a, value in zip(schema.arguments, arguments[0], strict=False)} | arguments[1]
+        named = {a.name: given.get(a.name, a.default_value) for a in schema.arguments}
+        namespace, _, name = schema.name.partition("::")
+        value = node.meta["val"]
+        single = isinstance(value, Tensor)
+        whole = Node(
+            name if namespace == "aten" else schema.name,
+            named,
+            tuple(value.shape) if single else (),
+            value.dtype if single else torch.float32,
+            _layer(node),
+            node.target,
+            several=not single,
+        )
+        self.nodes.append(whole)
+        return whole if single else self._parts(whole, value)
+
+    def _parts(self, whole: Node, values: Any) -> tuple[Any, ...]:
+        """A node for each tensor of a result that is several; unused ones are dropped later."""
+        parts: list[Any] = []
+        for index, value in enumerate(values):
+            if not isinstance(value, Tensor):
+                parts.append(value)
+                continue
+            arguments = {"self": whole, "index": index}
+            parts.append(Node("getitem", arguments, tuple(value.shape), value.dtype, whole.layer, operator.getitem))
+            self.nodes.append(parts[-1])
+        return tuple(parts)
+
+
+def _has_nodes(arguments: Any) -> bool:
+    found: list[Node] = []
+    tree_map_only(Node, found.append, arguments)
+    return bool(found)
+
+
+def _evaluate(target: Any, arguments: Any) -> Any:
+    """What only constants go into is a constant."""
+    with torch.no_grad():
+        result = target(*arguments[0], **arguments[1])
+    return tuple(result) if isinstance(result, list) else result
+
+
+def _layer(node: torch.fx.Node) -> str:
+    """The dotted name of the module whose forward made this node, with its class."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    if not stack:
+        return node.name
+    path, kind = stack[-1][:2]
+    kind = kind if isinstance(kind, str) else kind.__name__
+    return f"{path or 'forward'} ({kind.rsplit('.', 1)[-1]})"

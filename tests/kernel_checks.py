@@ -1,0 +1,96 @@
+"""Compiles recorded launches of Triton kernels for GPUs that need not be there, and reads what came out."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import triton
+from fastnets.kernels.launch import Launch
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+ARCHITECTURES = (80, 90, 100)
+SHARED_BYTES = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}
+"""What a block may use (CUDA C++ programming guide, technical specifications by compute capability)."""
+REGISTERS = 65536
+"""Of a multiprocessor, of each of the three."""
+_TYPES = {
+    torch.float32: "fp32",
+    torch.float64: "fp64",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.int64: "i64",
+    torch.int32: "i32",
+    torch.uint8: "u8",
+}
+_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What the assembler says of a kernel."""
+
+    registers: int
+    stack_bytes: int
+    spills: int
+    shared_bytes: int
+    threads: int
+    sass: str
+
+    def problems(self, architecture: int, *, product: bool = False, wide: bool = False) -> list[str]:
+        """What is wrong with it. `product`: it needs tensor cores; `wide`: 16-byte global loads, most of them."""
+        found = []
+        if self.spills or self.stack_bytes:
+            found.append(f"{self.spills} spilled accesses, {self.stack_bytes} bytes of stack")
+        if self.registers > 255 or self.registers * self.threads > REGISTERS:
+            found.append(f"{self.registers} registers x {self.threads} threads")
+        if self.shared_bytes > SHARED_BYTES[architecture]:
+            found.append(f"{self.shared_bytes} bytes of shared memory")
+        if product and not re.search(r"\b(HMMA|HGMMA|UTC\w*MMA)\b", self.sass):
+            found.append("no tensor core instruction")
+        if product and architecture == 90 and "HGMMA" not in self.sass:
+            found.append("no HGMMA")
+        loads = re.findall(r"\b(?:LDG|LDGSTS)\.E\S*", self.sass)
+        if wide and 2 * sum(".128" in load for load in loads) <= len(loads):
+            found.append("most global loads are of less than 16 bytes")
+        return found
+
+
+def compile_launch(launch: Launch, architecture: int) -> Compiled:
+    """The kernel as `launch` would have it compiled: the same constants and the same multiples of 16."""
+    signature, constants, attributes = {}, {}, {}
+    for place, parameter in enumerate(launch.kernel.params):
+        value = launch.arguments[parameter.name]
+        if parameter.is_constexpr or value is None or (type(value) is int and value == 1):
+            signature[parameter.name], constants[(place,)] = "constexpr", value
+        elif isinstance(value, torch.Tensor):
+            signature[parameter.name] = "*" + _TYPES[value.dtype]
+            if value.storage_offset() * value.element_size() % 16 == 0:
+                attributes[(place,)] = [["tt.divisibility", 16]]
+        elif type(value) is int:
+            signature[parameter.name] = "i32" if abs(value) < 1 << 31 else "i64"
+            if value % 16 == 0:
+                attributes[(place,)] = [["tt.divisibility", 16]]
+        else:
+            assert type(value) is float, f"{parameter.name} is {value!r}"
+            signature[parameter.name] = "fp32"
+    source = ASTSource(launch.kernel, signature, constants, attributes)
+    options = {"num_warps": launch.warps, "num_stages": launch.stages, "enable_fp_fusion": True}
+    made = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(made.asm["cubin"])
+        file.flush()
+        usage = _tool("cuobjdump", "--dump-resource-usage", file.name)
+        sass = _tool("cuobjdump", "-sass", file.name)
+    registers, stack = (int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("REG", "STACK"))
+    spills = len(re.findall(r"\b(?:STL|LDL)\b", sass))
+    return Compiled(registers, stack, spills, made.metadata.shared, 32 * launch.warps, sass)
+
+
+def _tool(name: str, *arguments: str) -> str:
+    return subprocess.run([_TOOLS / name, *arguments], check=True, capture_output=True, text=True).stdout
