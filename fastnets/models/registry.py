@@ -14,6 +14,7 @@ from fastnets.errors import InputError
 from fastnets.models import (
     alexnet,
     brain_unet3d,
+    cam_networks,
     densenet,
     efficientnet,
     googlenet,
@@ -45,6 +46,7 @@ _FAMILIES = (
     densenet,
     mobilenet,
     efficientnet,
+    cam_networks,
 )
 _ENTRIES: dict[str, ModelEntry] = {entry.name: entry for family in _FAMILIES for entry in family.ENTRIES}
 _PRETRAINED = Path(__file__).parent / "pretrained"
