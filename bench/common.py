@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import platform
 import subprocess
 from pathlib import Path
+
+from fastnets.machine import cpu_model
 
 
 def provenance(threads: int, *packages: str) -> dict[str, object]:
@@ -25,10 +26,3 @@ def commit() -> str:
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "none"
-
-
-def cpu_model() -> str:
-    """What /proc/cpuinfo says, or else Python."""
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.exists() else []
-    return names[0].split(":", 1)[1].strip() if names else platform.processor()

@@ -19,6 +19,7 @@ void register_pool(pybind11::module_& m);
 void register_resize(pybind11::module_& m);
 void register_roi_align(pybind11::module_& m);
 void register_separable(pybind11::module_& m);
+void register_upfirdn2d(pybind11::module_& m);
 void register_window_accumulate(pybind11::module_& m);
 void register_window_gather(pybind11::module_& m);
 }  // namespace fastnets
@@ -45,6 +46,7 @@ PYBIND11_MODULE(_C, m) {
   fastnets::register_resize(m);
   fastnets::register_roi_align(m);
   fastnets::register_separable(m);
+  fastnets::register_upfirdn2d(m);
   fastnets::register_window_accumulate(m);
   fastnets::register_window_gather(m);
 }

@@ -97,6 +97,16 @@ def resize(
     weight: list[_Floats] | None,
     nthreads: int,
 ) -> None: ...
+def upfirdn2d(
+    x: _Floats,
+    out: _Floats,
+    kernel: _Floats,
+    up: tuple[int, int],
+    down: tuple[int, int],
+    pad: tuple[int, int],
+    gain: float,
+    nthreads: int,
+) -> None: ...
 def norm(
     x: _Floats,
     out: _Floats,

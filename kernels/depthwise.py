@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from fastnets.kernels import launch as run
 from fastnets.kernels.epilogue import activate
+from fastnets.kernels.tile import source
 from torch import Tensor
 
 from fastnets.ops.conv_arguments import ConvCall
@@ -136,17 +137,6 @@ def _finish(acc, bias, residual, out, r_row, o_row, rs_x, os_x, xs, c, alpha, be
 
 
 @triton.jit
-def _source(position, k, STRIDE: tl.constexpr, STEP: tl.constexpr, before, size, TRANSPOSED: tl.constexpr):
-    """Where tap k reads for an output position, and whether there is anything."""
-    if TRANSPOSED:
-        at = position + before - k * STEP
-        return at // STRIDE, (at >= 0) & (at % STRIDE == 0) & (at // STRIDE < size)
-    else:
-        at = position * STRIDE - before + k * STEP
-        return at, (at >= 0) & (at < size)
-
-
-@triton.jit
 def _add(acc, value, weight, tap, kx, c, in_c, CHANNELS: tl.constexpr, TAPS: tl.constexpr, WIDE: tl.constexpr):
     """acc plus value times the weights of kernel row `tap`, if there is such a row."""
     mask = c < tl.where((tap >= 0) & (tap < TAPS), CHANNELS, 0)
@@ -159,7 +149,7 @@ def _tap(acc0, acc1, acc2, acc3, x, weight, start, xs, row, kx, c, in_c, xs_x, b
          CHANNELS: tl.constexpr, KERNEL_Y: tl.constexpr, KERNEL_X: tl.constexpr, STRIDE_X: tl.constexpr,
          STEP_X: tl.constexpr, TRANSPOSED: tl.constexpr, ROWS: tl.constexpr, UNIT: tl.constexpr):  # fmt: skip
     """One load of x, added to each row that reads it."""
-    xi, in_x = _source(xs, kx, STRIDE_X, STEP_X, before_x, end_x, TRANSPOSED)
+    xi, in_x = source(xs, kx, STRIDE_X, STEP_X, before_x, end_x, TRANSPOSED)
     at = tl.multiple_of(start + xi * xs_x, UNIT)
     value = tl.load(x + at[:, None] + c[None, :], mask=in_x[:, None] & in_c[None, :], other=0.0).to(tl.float32)
     acc0 = _add(acc0, value, weight, row, kx, c, in_c, CHANNELS, KERNEL_Y, KERNEL_X)
@@ -197,8 +187,8 @@ def _rows(x, weight, bias, residual, out, size_z, size_y, size_x, out_z, out_y, 
     LINES: tl.constexpr = KERNEL_Y + ROWS - 1
     for line in range(KERNEL_Z * LINES):
         kz, row = line // LINES, line % LINES
-        zi, in_z = _source(z, kz, STRIDE_Z, STEP_Z, before_z, size_z, TRANSPOSED)
-        yi, in_y = _source(y, row, STRIDE_Y, STEP_Y, before_y, size_y, TRANSPOSED)
+        zi, in_z = source(z, kz, STRIDE_Z, STEP_Z, before_z, size_z, TRANSPOSED)
+        yi, in_y = source(y, row, STRIDE_Y, STEP_Y, before_y, size_y, TRANSPOSED)
         start = n * xs_n + zi * xs_z + yi * xs_y
         end_x = tl.where(in_z & in_y, size_x, 0)
         plane = weight + kz * KERNEL_Y * KERNEL_X * CHANNELS

@@ -8,13 +8,20 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from cases import conv as conv_cases
 from cases import depthwise as depthwise_cases
+from cases import norm as norm_cases
+from cases import separable as separable_cases
 from fastnets.kernels import depthwise as depthwise_kernels
 from harness import in_float64, place, placed, relative_error
 
 from fastnets.ops import gpu
+from fastnets.ops.conv import conv
 from fastnets.ops.conv_arguments import ConvCall
 from fastnets.ops.depthwise import depthwise
+from fastnets.ops.epilogue import ACTIVATIONS
+from fastnets.ops.norm import group_norm
+from fastnets.ops.separable import separable
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 """Relative, 2-norm: that of the results' own rounding."""
@@ -55,9 +62,9 @@ def gradient_errors(function: Any, leaves: list[torch.Tensor], implementation: s
 DEPTHWISE = [
     depthwise_cases.Case(1, 3, (9, 11), (3, 3), padding=1, activation="relu6"),
     depthwise_cases.Case(2, 21, (6, 5), (3, 3), stride=2, padding=1, residual=True),
-    depthwise_cases.Case(1, 33, (7, 6), (7, 7), padding=3, activation="silu"),
+    depthwise_cases.Case(1, 33, (5, 3), (7, 7), padding=3, activation="silu"),
     depthwise_cases.Case(1, 4, (9, 7), (3, 3), padding=((2, 0), (0, 3)), dilation=(2, 3)),
-    depthwise_cases.Case(1, 5, (3, 4, 5), (3, 3, 3), padding=1, activation="gelu"),
+    depthwise_cases.Case(1, 5, (2, 3, 4), (3, 3, 3), padding=1, activation="gelu"),
     depthwise_cases.Case(1, 2, (40,), (31,), padding=15),
     depthwise_cases.Case(0, 16, (9, 9), (3, 3), padding=1),
 ]
@@ -83,7 +90,7 @@ def test_depthwise_in_16_bits(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("options", [{"padding": 1}, {"stride": 2, "padding": (1, 0)}, {"dilation": 2, "padding": 3}])
 def test_depthwise_gradients(options: dict[str, Any]) -> None:
-    x, weight, bias = torch.randn(2, 5, 6, 7), torch.randn(5, 1, 3, 3), torch.randn(5)
+    x, weight, bias = torch.randn(1, 5, 4, 5), torch.randn(5, 1, 3, 3), torch.randn(5)
 
     def function(*leaves: torch.Tensor, implementation: str) -> torch.Tensor:
         return depthwise(*leaves, **options, activation="silu", implementation=implementation)
@@ -91,7 +98,7 @@ def test_depthwise_gradients(options: dict[str, Any]) -> None:
     assert max(gradient_errors(function, [x, weight, bias], "triton_depthwise")) <= 1e-5
 
 
-_right = depthwise_kernels._source
+_right = depthwise_kernels.source
 
 
 @triton.jit
@@ -103,8 +110,116 @@ def test_a_wrong_kernel_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that reads a pixel further: the check of the others sees it."""
     call = depthwise_cases.make(DEPTHWISE[0])
     assert error_of(depthwise_cases.OP, "triton_depthwise", call) <= 1e-5
-    monkeypatch.setattr(depthwise_kernels, "_source", _wrong)
+    monkeypatch.setattr(depthwise_kernels, "source", _wrong)
     assert error_of(depthwise_cases.OP, "triton_depthwise", call) > 0.1
+
+
+CONV = [
+    conv_cases.Case(1, 21, 33, (9, 7), (3, 3), padding=1, residual=True, activation="relu"),
+    conv_cases.Case(2, 3, 5, (9, 8), (5, 4), stride=2, padding=((1, 2), (3, 0))),
+    conv_cases.Case(1, 16, 24, (7, 9), (3, 3), padding=4, dilation=4, activation="silu"),
+    conv_cases.Case(1, 24, 40, (5, 6), (3, 3), padding=1, groups=2, stride=(2, 1)),
+    conv_cases.Case(1, 16, 8, (5, 6), (3, 3), padding=1, groups=8, residual=True),
+    conv_cases.Case(1, 1, 16, (5, 6, 4), (3, 3, 3), padding=1),
+    conv_cases.Case(1, 32, 17, (3, 4, 5), (3, 3, 3), padding=2, dilation=2),
+    conv_cases.Case(0, 16, 8, (9, 9), (3, 3), padding=1),
+]
+
+
+@pytest.mark.parametrize("case", CONV, ids=lambda case: case.name)
+def test_conv(case: conv_cases.Case) -> None:
+    assert error_of(conv_cases.OP, "triton_product", conv_cases.make(case)) <= 1e-5
+
+
+@pytest.mark.parametrize("case", CONV[1:3], ids=lambda case: case.name)
+def test_conv_in_16_bits(case: conv_cases.Case) -> None:
+    """float16 only: the interpreter has no products of bfloat16."""
+    call = converted(conv_cases.make(case), torch.float16)
+    assert error_of(conv_cases.OP, "triton_product", call) <= TOLERANCE[torch.float16]
+
+
+@pytest.mark.parametrize(
+    ("channels", "options"),
+    [
+        ((5, 6), {"padding": 1, "activation": "tanh"}),
+        ((20, 17), {"stride": 2, "padding": (1, 0)}),
+        ((12, 8), {"dilation": 2, "padding": 3, "groups": 2}),
+    ],
+)
+def test_conv_gradients(channels: tuple[int, int], options: dict[str, Any]) -> None:
+    inputs, outputs = channels
+    weight = torch.randn(outputs, inputs // options.get("groups", 1), 3, 3)
+
+    def function(*leaves: torch.Tensor, implementation: str) -> torch.Tensor:
+        return conv(*leaves, **options, implementation=implementation)
+
+    assert max(gradient_errors(function, [torch.randn(1, inputs, 5, 6), weight], "triton_product")) <= 1e-5
+
+
+SEPARABLE = [
+    separable_cases.Case(2, 21, 24, (6, 7), middle=True, middle_activation="relu6", activation="relu6"),
+    separable_cases.Case(1, 40, 72, (7, 6), stride=2, middle=True, middle_activation="silu", residual=True),
+    separable_cases.Case(1, 16, 20, (9, 8), (5, 5), padding=4, dilation=2, activation="leaky"),
+    separable_cases.Case(1, 18, 7, (4, 3, 5), (3, 3, 3), middle_activation="relu"),
+    separable_cases.Case(0, 16, 8, (9, 9)),
+]
+
+
+@pytest.mark.parametrize("case", SEPARABLE, ids=lambda case: case.name)
+def test_separable(case: separable_cases.Case) -> None:
+    assert error_of(separable_cases.OP, "triton", separable_cases.make(case)) <= 1e-5
+
+
+def test_separable_in_16_bits() -> None:
+    call = converted(separable_cases.make(SEPARABLE[0]), torch.float16)
+    assert error_of(separable_cases.OP, "triton", call) <= TOLERANCE[torch.float16]
+
+
+def test_separable_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two convolutions run again, by their own kernels, and so do their gradients."""
+    monkeypatch.setenv("FASTNETS_FORCE_IMPL", "conv=triton_product")
+    leaves = [torch.randn(1, 6, 4, 5), torch.randn(6, 1, 3, 3), torch.randn(7, 6)]
+    results = []
+    for dtype, name in ((torch.float32, "triton"), (torch.float64, "torch")):
+        own = [leaf.to(dtype).requires_grad_() for leaf in leaves]
+        if dtype == torch.float64:
+            monkeypatch.delenv("FASTNETS_FORCE_IMPL")
+        y = separable(*own, padding=1, middle_activation="relu", implementation=name)
+        results.append(torch.autograd.grad(y.sin().sum(), own))
+    assert max(relative_error(a, b) for a, b in zip(*results, strict=True)) <= 1e-5
+
+
+NORM = [
+    norm_cases.Case((2, 21, 9, 7), affine=False),
+    norm_cases.Case((1, 70, 12, 13), mean=-3e4),
+    norm_cases.Case((1, 5, 4, 5, 6), mean=1000, residual=True, activation="elu"),
+    norm_cases.Case((2, 24, 9, 7), groups=8, activation="relu"),
+    norm_cases.Case((1, 24, 5, 7), groups=1, mean=1000),
+    norm_cases.Case((2, 12, 9, 7), groups=3, given="image", residual=True),
+    norm_cases.Case((3, 70, 5, 4), given="batch", mean=1000, activation="relu6"),
+    norm_cases.Case((1, 2, 130, 150)),
+]
+
+
+@pytest.mark.parametrize("case", NORM, ids=lambda case: case.name)
+def test_norm(case: norm_cases.Case) -> None:
+    assert error_of(norm_cases.OP, "triton", norm_cases.make(case)) <= 2e-6
+
+
+def test_norm_in_16_bits() -> None:
+    call = converted(norm_cases.make(NORM[3]), torch.bfloat16)
+    assert error_of(norm_cases.OP, "triton", call) <= TOLERANCE[torch.bfloat16]
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_norm_gradients(activation: str) -> None:
+    leaves = [torch.randn(2, 6, 5, 4), torch.rand(6) + 0.5, torch.randn(6), torch.randn(2, 6, 5, 4)]
+
+    def function(*leaves: torch.Tensor, implementation: str) -> torch.Tensor:
+        x, weight, bias, residual = leaves
+        return group_norm(x, 3, weight, bias, residual=residual, activation=activation, implementation=implementation)
+
+    assert max(gradient_errors(function, leaves, "triton")) <= 1e-5
 
 
 def test_refusals() -> None:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from fastnets.kernels import depthwise, depthwise_weight
+from fastnets.kernels import conv, conv_weight, depthwise, depthwise_weight, norm, norm_gradient, separable
 
 from fastnets.ops.conv_arguments import ConvCall, window_of
 from fastnets.ops.epilogue import Activation
+from fastnets.ops.norm import NormCall
+from fastnets.ops.separable_packed import SeparableCall
 
 BF16, FP32 = torch.bfloat16, torch.float32
 
@@ -63,6 +65,56 @@ def _depthwise_shape(channels: int, size: tuple[int, ...], kernel: int, **option
     return Shape(name, lambda: _depthwise(call), wide=("_rows", "_sums"))
 
 
+def _conv(call: ConvCall, *, backward: bool) -> None:
+    assert conv.can_run(call) is None
+    y = conv.launch(call)
+    if backward:
+        conv.data_gradient(call, y)
+        conv_weight.weight_gradient(call, y)
+
+
+def _conv_shape(
+    inputs: int, outputs: int, size: tuple[int, ...], kernel: int = 3, *, backward: bool = False, **options: Any
+) -> Shape:
+    call = conv_call((2, inputs, *size), outputs, (kernel,) * len(size), **options)
+    text = "-".join(f"{key}{value}" for key, value in options.items())
+    names = ("_product", "_weights") if backward else ("_product",)
+    products = () if options.get("dtype") == FP32 else names
+    return Shape(
+        f"conv-{inputs}-{outputs}-{'x'.join(map(str, size))}-{text}", lambda: _conv(call, backward=backward), products
+    )
+
+
+def _separable_shape(inputs: int, outputs: int, size: tuple[int, ...], dtype: torch.dtype = BF16) -> Shape:
+    middle = conv_call((8, inputs, *size), inputs, (3,) * len(size), groups=inputs, dtype=dtype)
+    vector = middle.weight.new_empty(inputs)
+    call = SeparableCall(
+        x=middle.x,
+        depthwise=middle.weight,
+        pointwise=middle.weight.new_empty((outputs, inputs)),
+        bias=middle.weight.new_empty(outputs),
+        middle_scale=vector,
+        middle_bias=vector,
+        residual=None,
+        window=middle.window,
+        middle_activation=Activation("relu6"),
+    )
+    products = () if dtype == FP32 else ("_fused",)
+    return Shape(f"separable-{inputs}-{outputs}-{dtype}", lambda: separable.launch(call), products)
+
+
+def _norm(call: NormCall) -> None:
+    assert norm.can_run(call) is None
+    norm_gradient.gradients(call, norm.launch(call))
+
+
+def _norm_shape(shape: tuple[int, ...], groups: int, dtype: torch.dtype = BF16) -> Shape:
+    x, vector = empty(*shape, dtype=dtype), torch.empty(shape[1], dtype=dtype, device="meta")
+    call = NormCall(x, groups, vector, vector, residual=x, activation=Activation("leaky", (0.01,)))
+    name = f"norm-{'x'.join(map(str, shape))}-g{groups}-{dtype}"
+    return Shape(name, lambda: _norm(call), wide=("_moments", "_apply", "_sums"))
+
+
 SHAPES = [
     _depthwise_shape(64, (112, 112), 3, residual=True),
     _depthwise_shape(24, (56, 56), 3, stride=2),
@@ -70,4 +122,15 @@ SHAPES = [
     _depthwise_shape(96, (56, 56), 7, dtype=FP32),
     _depthwise_shape(64, (64, 64), 31),
     _depthwise_shape(32, (64, 64, 64), 3),
+    _conv_shape(64, 64, (128, 128), dilation=4, backward=True),
+    _conv_shape(21, 21, (64, 64, 64), dilation=2),
+    _conv_shape(1, 32, (64, 64, 64)),
+    _conv_shape(32, 32, (64, 64, 64)),
+    _conv_shape(256, 256, (56, 56), groups=32),
+    _conv_shape(64, 128, (56, 56), stride=2, dtype=FP32, backward=True),
+    _separable_shape(728, 728, (19, 19)),
+    _separable_shape(32, 64, (112, 112)),
+    _separable_shape(64, 64, (56, 56), FP32),
+    _norm_shape((2, 32, 96, 96, 96), 32),
+    _norm_shape((4, 320, 56, 56), 32, FP32),
 ]

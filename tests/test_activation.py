@@ -2,10 +2,25 @@
 
 import pytest
 import torch
+from cases import activation as cases
+from harness import check
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastnets.errors import InputError
 from fastnets.ops.activation import activation
 from fastnets.ops.epilogue import ACTIVATIONS, activation_of
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_any_shapes(data: st.DataObject) -> None:
+    sizes = data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=3))
+    shape = (data.draw(st.integers(0, 3)), data.draw(st.integers(1, 40)), *sizes)
+    terms = data.draw(st.booleans())
+    case = cases.Case(shape, data.draw(st.sampled_from(ACTIVATIONS)), terms=terms, wide=data.draw(st.booleans()))
+    # Slices without terms are refused where they are neither pixels nor dense.
+    assert check(cases, case, "native", data.draw(st.sampled_from(["dense", "misaligned"]))) is None
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)

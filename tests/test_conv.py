@@ -228,7 +228,7 @@ def test_wrong_arguments_are_named() -> None:
         ({"dilation": 9}, "is larger than the padded input"),
         ({"residual": x}, r"residual is \(1, 4, 8, 8\), torch.float32: pass \(1, 6, 6, 6\)"),
         ({"activation": "square"}, "activation is 'square'"),
-        ({"implementation": "cuda"}, r"'cuda': pass one of winograd, .*, triton_depthwise, torch"),
+        ({"implementation": "cuda"}, r"'cuda': pass one of winograd, .*, triton_product, torch"),
         ({"implementation": "grouped"}, "'grouped' cannot run: 4 channels to 6 in 1 groups"),
         ({"implementation": "winograd", "stride": 3}, r"'winograd' cannot run: stride is \(1, 3, 3\); it needs 1"),
     ):

@@ -3,6 +3,9 @@
 import pytest
 import torch
 from cases.window_accumulate import CASES, Case, make, to_channels_last
+from harness import thread_count
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastnets import _C
 from fastnets.ops.window_gather import _native_refusal, reference, window_gather
@@ -25,6 +28,22 @@ def test_equals_slices(case: Case) -> None:
     expected = reference(torch.empty_like(windows), arguments.out, arguments.starts)
     assert torch.equal(windows, expected)
     assert frame[-1].isnan().all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_any_shapes(data: st.DataObject) -> None:
+    axes = data.draw(st.integers(1, 3))
+    window = tuple(data.draw(st.integers(1, 20)) for _ in range(axes))
+    image = tuple(size + data.draw(st.integers(0, 20)) for size in window)
+    case = Case(data.draw(st.integers(1, 2)), data.draw(st.integers(1, 9)), image, window, data.draw(st.integers(1, 5)))
+    arguments = make(case)
+    source = to_channels_last(arguments.out) if data.draw(st.booleans()) else arguments.out.contiguous()
+    expected = reference(torch.empty_like(arguments.windows), source, arguments.starts)
+    for threads in (1, 2):
+        with thread_count(threads):
+            windows = torch.empty_like(arguments.windows)
+            assert torch.equal(window_gather(windows, source, arguments.starts), expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.uint8])

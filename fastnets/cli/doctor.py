@@ -11,6 +11,7 @@ from typing import Any
 
 from fastnets.cli.options import Json
 from fastnets.cli.show import print_fields, print_json, print_table
+from fastnets.machine import cpu_model
 
 # distribution: (module, extra of fastnets that brings it, what it is for)
 PACKAGES = {
@@ -67,7 +68,7 @@ def _hardware() -> dict[str, Any]:
 
     memory = psutil.virtual_memory()
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": psutil.cpu_count(logical=False),
         "logical_cores": psutil.cpu_count(),
         "usable_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -76,13 +77,6 @@ def _hardware() -> dict[str, Any]:
         "gpus": _gpus(),
         "triton": _version("triton"),
     }
-
-
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    found = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(found, "") or platform.processor() or platform.machine()
 
 
 def _libgomps() -> list[str] | None:

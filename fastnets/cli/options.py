@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 from cyclopts.validators import Number
@@ -43,6 +43,9 @@ Spacing = Annotated[
         help="True pixel size, where the file's is missing or wrong: µm for slides and pictures, mm for volumes. "
         "One number, or one an axis with commas between.",
     ),
+]
+Engine = Annotated[
+    Literal["fastnets", "torch"], Parameter(help="What runs the network: the kernels of fastnets, or torch.")
 ]
 Inputs = Annotated[list[str], Parameter(name=("--input", "-i"), metavar="PATH...", consume_multiple=True, negative=())]
 Json = Annotated[bool, FLAG, Parameter(help="Print one JSON document on stdout, for programs.")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from fastnets.cli.options import FLAG, Count, Inputs, Json, Layout, Model, Spacing, Weights, one_or_all
+from fastnets.cli.options import FLAG, Count, Engine, Inputs, Json, Layout, Model, Spacing, Weights, one_or_all
 from fastnets.cli.show import print_fields, print_json, rate, stdout, times
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def predict(
     ] = None,
     tile: Count | None = None,
     max_ram: Annotated[str | None, Parameter(metavar="SIZE")] = None,
+    engine: Engine = "fastnets",
     overwrite: Annotated[bool, FLAG] = False,
     json: Json = False,
     quiet: Annotated[bool, FLAG, Parameter(name=("--quiet", "-q"))] = False,
@@ -91,6 +92,7 @@ def predict(
             formats=formats,
             tile=tile,
             max_ram=max_ram,
+            engine=engine,
             overwrite=overwrite,
             progress=start,
         )

@@ -89,7 +89,7 @@ def explain(plan: Plan, inputs: Sequence[Tensor], *, runs: int = 10) -> Explanat
     seconds = plan.profile(inputs, runs)
     total = sum(seconds.values()) or 1e-12
     peak = max(_C.peak_flops(plan.nthreads) for _ in range(5)) / 1e9
-    rows = []
+    rows: list[Row] = []
     for node in plan.graph.nodes:
         if node.op == "input" or isinstance(node.kernel, View | Concat):
             continue

@@ -98,7 +98,7 @@ def _into_producer(graph: Graph, node: Node) -> None:
     made = _composed(producer.kernel.terms, terms, producer.kernel.accepts)
     if made is not None:
         producer.kernel.terms = made
-        graph.replace(node, producer)
+        graph.redirect(node, producer)
         graph.nodes.remove(node)
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_map_only
 
 Shape = tuple[int, ...]
@@ -73,6 +72,18 @@ class Graph:
     outputs: list[Any]
     out_spec: TreeSpec
 
+    def copy(self) -> Graph:
+        """The same graph before it is lowered, of new nodes; constants are shared."""
+        made: dict[Node, Node] = {}
+
+        def new(node: Node) -> Node:
+            return made[node]
+
+        for node in self.nodes:
+            made[node] = replace(node, args=tree_map_only(Node, new, node.args), inputs=[])
+        outputs = [made[value] if isinstance(value, Node) else value for value in self.outputs]
+        return Graph(list(made.values()), [made[node] for node in self.inputs], outputs, self.out_spec)
+
     def users(self) -> dict[Node, list[Node]]:
         """For each node those that read its value, once each; an output counts as a reader that is no node."""
         users: dict[Node, list[Node]] = {node: [] for node in self.nodes}
@@ -85,7 +96,7 @@ class Graph:
     def output_nodes(self) -> list[Node]:
         return [value for value in self.outputs if isinstance(value, Node)]
 
-    def replace(self, old: Node, new: Node) -> None:
+    def redirect(self, old: Node, new: Node) -> None:
         """Let all that read `old` read `new`."""
 
         def swap(node: Node) -> Node:
@@ -112,10 +123,3 @@ def only_user(users: dict[Node, list[Node]], graph: Graph, node: Node) -> Node |
     """The one node that reads `node`, if it is one and `node` is not an output."""
     readers = users[node]
     return readers[0] if len(readers) == 1 and node not in graph.output_nodes else None
-
-
-def constants(values: Iterable[Any]) -> Iterator[Tensor]:
-    """The tensors among arguments."""
-    found: list[Tensor] = []
-    tree_map_only(Tensor, found.append, list(values))
-    yield from found

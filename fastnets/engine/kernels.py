@@ -54,6 +54,11 @@ class Kernel:
         """Whether the output may lie in the memory of the first input."""
         return False
 
+    @property
+    def constants(self) -> list[Tensor]:
+        """What the call names beside its inputs and output, at addresses of its own."""
+        return []
+
     def emit(self, inputs: list[Tensor], out: Tensor) -> None:
         """Record the call."""
         raise NotImplementedError
@@ -95,6 +100,10 @@ class OpKernel(Kernel):
     @property
     def in_place(self) -> bool:
         return self.op.name in ("activation", "combine")
+
+    @property
+    def constants(self) -> list[Tensor]:
+        return [value for value in vars(self.call).values() if isinstance(value, Tensor) and value.numel()]
 
     def emit(self, inputs: list[Tensor], out: Tensor) -> None:
         terms, axis = self.terms, _channel_axis(self.channel_axis, out)

@@ -60,7 +60,7 @@ def lower(graph: Graph, context: Context) -> None:
         if node.op == "input":
             continue
         if node.op in SAME or _keeps_dtype(node):
-            graph.replace(node, node.args["self" if "self" in node.args else "input"])
+            graph.redirect(node, node.args["self" if "self" in node.args else "input"])
         elif node.op == "getitem":
             _part(node, graph)
         elif node.op in VIEWS and len(node.sources) == 1:

@@ -6,11 +6,12 @@ import threading
 import warnings
 from collections import OrderedDict
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from fastnets.engine import rules_conv, rules_pointwise, rules_window  # noqa: F401  they register the rules
 from fastnets.engine.explain import Explanation, explain
@@ -18,6 +19,7 @@ from fastnets.engine.fuse import fuse
 from fastnets.engine.graph import Graph
 from fastnets.engine.lower import Context, lower
 from fastnets.engine.plan import Plan, make_plan
+from fastnets.engine.saved import Graphs, load, save
 from fastnets.engine.trace import trace
 from fastnets.errors import InputError
 from fastnets.ops.layout import threads
@@ -29,8 +31,10 @@ Key = tuple[Any, ...]
 _version = attrgetter("_version")
 
 
-def _counted(model: nn.Module) -> list[Tensor]:
+def _counted(model: nn.Module | None) -> list[Tensor]:
     """The weights whose changes torch counts."""
+    if model is None:
+        return []
     return [t for t in (*model.parameters(), *model.buffers()) if not t.is_inference()]
 
 
@@ -63,9 +67,10 @@ class Optimized(nn.Module):
     noticed at the next call.
     """
 
-    def __init__(self, original: nn.Module, *, strict: bool = False) -> None:
+    def __init__(self, original: nn.Module | None, *, strict: bool = False) -> None:
         super().__init__()
         self.original = original
+        self._graphs: Graphs = {}  # traced, for save()
         self.strict = strict
         self._context = Context()
         self._plans: OrderedDict[Key, Plan] = OrderedDict()
@@ -80,30 +85,50 @@ class Optimized(nn.Module):
         if torch.is_grad_enabled() and self._needs_grad(args, kwargs):
             return self._with_gradients(*args, **kwargs)
         plan = self.plan_for(*args, **kwargs)
-        with torch.no_grad():
-            outputs = plan.run([leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)])
+        outputs = plan.run([leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)])
         return tree_unflatten(outputs, plan.graph.out_spec)
 
     def plan_for(self, *args: Any, **kwargs: Any) -> Plan:
         """The plan of inputs of these shapes, made if there is none."""
         leaves, spec = tree_flatten((args, kwargs))
         kinds = tuple((tuple(v.shape), v.dtype) if isinstance(v, Tensor) else v for v in leaves)
-        key = (*kinds, spec, threads())
+        key = (kinds, spec, threads())
         with self._lock:
             if self._versions != self._weight_versions():
                 self.refresh()
             if key not in self._plans:
-                self._plans[key] = self._make(args, kwargs)
+                self._plans[key] = self._make(kinds, spec, args, kwargs)
                 while len(self._plans) > PLANS:
                     self._plans.popitem(last=False)
             self._plans.move_to_end(key)
             return self._plans[key]
+
+    def save(self, path: Path | str) -> None:
+        """Write the network with the shapes that it has plans for; load() reads it without tracing a model.
+
+        The file is a safetensors file; there is no code in it.
+        """
+        with self._lock:
+            save(self._graphs, Path(path))
+
+    @classmethod
+    def load(cls, path: Path | str, model: nn.Module | None = None) -> Optimized:
+        """The network that save() wrote; `model`, if given, serves other shapes and gradients.
+
+        Raises:
+            InputError: the file is not one of save().
+        """
+        loaded = cls(model)
+        loaded._graphs = load(Path(path))
+        return loaded
 
     def refresh(self) -> None:
         """Take over the weights that the original module has now."""
         with self._lock:
             self._context = Context()
             self._plans.clear()
+            if self.original is not None:
+                self._graphs.clear()
             self._weights = _counted(self.original)
             self._versions = self._weight_versions()
 
@@ -115,8 +140,7 @@ class Optimized(nn.Module):
         else:
             plan = next(reversed(self._plans.values()))
             inputs = [torch.randn(node.shape).to(node.dtype) for node in plan.graph.inputs]
-        with torch.no_grad():
-            return explain(plan, inputs, runs=runs)
+        return explain(plan, inputs, runs=runs)
 
     def peak_memory(self, *shapes: tuple[int, ...]) -> int:
         """Bytes that one run on inputs of `shapes` takes beside the weights."""
@@ -125,17 +149,17 @@ class Optimized(nn.Module):
     def train(self, mode: bool = True) -> Optimized:
         """Raises InputError for mode True: an optimized network is for inference."""
         if mode:
-            raise InputError(
-                "optimize: an optimized module cannot be trained: train its .original, then call refresh()"
-            )
+            raise InputError("optimize: an optimized module cannot be trained: train .original, then call refresh()")
         return self
 
-    def _make(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
+    def _make(self, kinds: Key, spec: TreeSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
         for leaf in tree_flatten((args, kwargs))[0]:
             if isinstance(leaf, Tensor) and leaf.device.type != "cpu":
                 raise InputError(f"optimize: an input is on {leaf.device}: pass tensors on the CPU")
-        with torch.no_grad():
-            graph: Graph = trace(self.original, args, kwargs)
+        with torch.inference_mode(False), torch.no_grad():
+            if (kinds, spec) not in self._graphs:
+                self._graphs[kinds, spec] = self._trace(args, kwargs)
+            graph = self._graphs[kinds, spec].copy()
             lower(graph, self._context)
             fuse(graph, self._context)
             return make_plan(graph, threads())
@@ -144,13 +168,25 @@ class Optimized(nn.Module):
         """Grows with every write in place that torch counts."""
         return sum(map(_version, self._weights))
 
+    def _trace(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Graph:
+        if self.original is None:
+            known = ", ".join(
+                str([list(kind[0]) for kind in kinds if isinstance(kind, tuple)]) for kinds, _ in self._graphs
+            )
+            raise InputError(
+                f"optimize: this network was loaded without its model and has plans for inputs of shapes {known} only: "
+                "pass one of these, or Optimized.load(path, model=...)"
+            )
+        return trace(self.original, args, kwargs)
+
     def _needs_grad(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         return any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_flatten((args, kwargs))[0])
 
     def _with_gradients(self, *args: Any, **kwargs: Any) -> Any:
-        if self.strict:
+        if self.strict or self.original is None:
             raise InputError("optimize: an input requires gradients: call under torch.no_grad(), or use .original")
         if not self._warned:
             self._warned = True
             warnings.warn("fastnets: an input requires gradients, so the original module runs", stacklevel=3)
+        assert self.original is not None
         return self.original(*args, **kwargs)

@@ -38,7 +38,8 @@ class Plan:
         """The outputs, in the order of the graph's."""
         instance = self._take()
         try:
-            return instance.run(inputs)
+            with torch.inference_mode(False), torch.no_grad():
+                return instance.run(inputs)
         finally:
             self._give_back(instance)
 
@@ -46,14 +47,15 @@ class Plan:
         """Median seconds of each step that computes."""
         instance = self._take()
         times: list[dict[Node, float]] = []
-        for _ in range(runs + 1):
-            instance.run(inputs, timed=True)
-            times.append(instance.seconds)
+        with torch.inference_mode(False), torch.no_grad():
+            for _ in range(runs + 1):
+                instance.run(inputs, timed=True)
+                times.append(instance.seconds)
         self._give_back(instance)
         return {node: statistics.median(t[node] for t in times[1:]) for node in times[0]}
 
     def _take(self) -> Instance:
-        with self.lock:
+        with self.lock, torch.inference_mode(False), torch.no_grad():  # its memory outlives the caller's mode
             return self.idle.pop() if self.idle else Instance(self)
 
     def _give_back(self, instance: Instance) -> None:
@@ -88,8 +90,11 @@ class Instance:
         self.externals = {buffer: _empty(plan.layouts[buffer.owner]) for buffer in self.external_buffers}
         self.memory = [(self.arena.data_ptr(), self.arena.numel(), False)]
         self.memory += [(t.data_ptr(), buffer.bytes, True) for buffer, t in self.externals.items()]
+        constants = [t for node in plan.graph.nodes if node.kernel is not None for t in node.kernel.constants]
+        self.memory += [(t.data_ptr(), t.nbytes, False) for t in constants]
         self.segments: list[_Native | _TorchStep] = []
         self._record()
+        self.returned = {plan.storage.buffer_of[node] for node in plan.graph.output_nodes}
         self.staging = {node: self.externals[plan.storage.buffer_of[node]] for node in plan.graph.inputs}
 
     @property
@@ -117,7 +122,7 @@ class Instance:
         """The input itself if its elements lie as the plan has them, else a copy."""
         layout = self.plan.layouts[node]
         same = value.stride() == layout.stride() or (value.numel() > 0 and _as_dense(value) == _as_dense(layout))
-        returned = node in self.plan.graph.output_nodes or self.plan.storage.buffer_of[node].owner is not node
+        returned = self.plan.storage.buffer_of[node] in self.returned
         if same and value.dtype == layout.dtype and value.device.type == "cpu" and not returned:
             return value.detach()
         target = _empty(layout) if returned else self.staging[node]

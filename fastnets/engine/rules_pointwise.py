@@ -160,7 +160,7 @@ def div(node: Node, context: Context) -> Lowered | str:
 
 @rule("cat")
 def cat(node: Node, context: Context) -> Lowered | str:
-    pieces = [piece for piece in node.args["tensors"] if not (isinstance(piece, Node) and 0 in piece.shape)]
+    pieces = [piece for piece in node.args["tensors"] if not (isinstance(piece, Node) and piece.shape == (0,))]
     if not all(isinstance(piece, Node) and len(piece.shape) == len(node.shape) for piece in pieces):
         return "a constant is among the inputs"
     return Concat(node.args["dim"] % len(node.shape)), pieces

@@ -27,7 +27,8 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None
     try:
         with _quiet():
             program = torch.export.export(model, args, kwargs or {}, strict=False)
-            program = program.run_decompositions({})
+            if not _can_rename(program):
+                program = program.run_decompositions({})  # traces once more: twice the time
     except Exception as error:  # export raises whatever the model's own code raises
         raise InputError(
             f"optimize: torch.export cannot trace {type(model).__name__}: {_reason(error)}. Its control flow must not "
@@ -62,11 +63,49 @@ def _reason(error: BaseException) -> str:
     return text + place
 
 
+def _can_rename(program: torch.export.ExportedProgram) -> bool:
+    """Whether every write in place is to a value of its own that no view shares, so that it can become a new value."""
+    for node in program.graph.nodes:
+        if not _writes(node):
+            continue
+        written = node.args[0]
+        shared = [written, *written.users]
+        if _functional(node.target) is None or written.op != "call_function" or any(map(_is_view, shared)):
+            return False
+    return True
+
+
+def _writes(node: torch.fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _is_view(node: torch.fx.Node) -> bool:
+    """Whether the result may share memory with an argument, other than by being written to."""
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return True
+    return not _writes(node) and (_aliases(node.target) or node.target._opname in ("contiguous", "to", "reshape"))
+
+
+def _aliases(target: torch._ops.OpOverload) -> bool:
+    return any(result.alias_info is not None for result in target._schema.returns)
+
+
+def _functional(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
+    """relu of relu_: the operation that makes a new value of what `target` writes."""
+    packet = getattr(torch.ops.aten, target._opname.removesuffix("_"), None)
+    name = target._overloadname
+    if not target._opname.endswith("_") or packet is None or name not in packet.overloads():
+        return None
+    found: torch._ops.OpOverload = getattr(packet, name)
+    return found
+
+
 class _Builder:
     def __init__(self, program: torch.export.ExportedProgram) -> None:
         self.program = program
         self.nodes: list[Node] = []
         self.values: dict[torch.fx.Node, Any] = {}  # a Node, a constant, or a tuple of them
+        self.names: dict[torch.fx.Node, list[torch.fx.Node]] = {}  # those of a tensor that is written in place
 
     def graph(self) -> Graph:
         signature = self.program.graph_signature
@@ -119,7 +158,12 @@ class _Builder:
             return _evaluate(node.target, arguments)
         if not isinstance(node.target, torch._ops.OpOverload):
             raise InputError(f"optimize: the graph has a step {node.target} that is no ATen operation: {_layer(node)}")
-        schema = node.target._schema
+        target = node.target
+        if target._schema.is_mutable:
+            functional = _functional(target)
+            assert functional is not None
+            target = functional
+        schema = target._schema
         given = {a.name: value for a, value in zip(schema.arguments, arguments[0], strict=False)} | arguments[1]
         named = {a.name: given.get(a.name, a.default_value) for a in schema.arguments}
         namespace, _, name = schema.name.partition("::")
@@ -131,11 +175,23 @@ class _Builder:
             tuple(value.shape) if single else (),
             value.dtype if single else torch.float32,
             _layer(node),
-            node.target,
+            target,
             several=not single,
         )
         self.nodes.append(whole)
+        if node.target is not target:
+            self._rename(node, whole)
         return whole if single else self._parts(whole, value)
+
+    def _rename(self, write: torch.fx.Node, value: Node) -> None:
+        """What reads the written tensor from here on, by any of its names, reads the new value."""
+        written = write.args[0]
+        assert isinstance(written, torch.fx.Node)
+        names = self.names.setdefault(written, [written])
+        names.append(write)
+        self.names[write] = names
+        for name in names:
+            self.values[name] = value
 
     def _parts(self, whole: Node, values: Any) -> tuple[Any, ...]:
         """A node for each tensor of a result that is several; unused ones are dropped later."""

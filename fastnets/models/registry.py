@@ -26,6 +26,7 @@ from fastnets.models import (
     resnet,
     unet,
     vgg,
+    views,
     xception,
 )
 from fastnets.models.entry import ModelEntry
@@ -47,6 +48,7 @@ _FAMILIES = (
     mobilenet,
     efficientnet,
     cam_networks,
+    views,
 )
 _ENTRIES: dict[str, ModelEntry] = {entry.name: entry for family in _FAMILIES for entry in family.ENTRIES}
 _PRETRAINED = Path(__file__).parent / "pretrained"

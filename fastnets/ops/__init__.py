@@ -18,6 +18,7 @@ from fastnets.ops.pool import avg_pool, global_avg_pool, global_max_pool, max_po
 from fastnets.ops.resize import resize
 from fastnets.ops.roi_align import roi_align
 from fastnets.ops.separable import PackedSeparable, separable
+from fastnets.ops.upfirdn2d import upfirdn2d
 from fastnets.ops.window_accumulate import window_accumulate
 from fastnets.ops.window_gather import window_gather
 
@@ -50,6 +51,7 @@ __all__ = [
     "roi_align",
     "separable",
     "softmax",
+    "upfirdn2d",
     "window_accumulate",
     "window_gather",
 ]

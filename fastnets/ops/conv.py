@@ -46,8 +46,8 @@ def conv(
         padding: zeros on both sides of each axis: one number, one an axis, or pairs (before, after).
         residual: added before the activation; the shape of the result.
         activation, parameters: see fastnets.ops.epilogue.
-        implementation: "winograd", "depthwise", "grouped", "product" (CPU, float32), "triton_depthwise" (GPU) or
-            "torch"; None takes the fastest.
+        implementation: "winograd", "depthwise", "grouped", "product" (CPU, float32), "triton_depthwise",
+            "triton_product" (GPU) or "torch"; None takes the fastest.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -66,7 +66,17 @@ def _run_with(algorithm: str, call: ConvCall) -> Tensor:
 
 
 def _prefer(call: ConvCall) -> str:
+    if call.x.device.type != "cpu":
+        return _prefer_on_gpu(call)
     return (call.config or choose(call.shape, threads())).algorithm
+
+
+def _prefer_on_gpu(call: ConvCall) -> str:
+    """Ours where cuDNN is known to be weak: one channel a group, groups, dilation, few channels in 3D."""
+    if call.groups == call.x.shape[1] == call.weight.shape[0]:
+        return "triton_depthwise"
+    weak = call.groups > 1 or max(call.window.dilation) > 1 or (call.x.dim() == 5 and call.x.shape[1] <= 64)
+    return "triton_product" if weak else "torch"
 
 
 def _run_torch(call: ConvCall) -> Tensor:
@@ -93,6 +103,7 @@ OP = Op(
         Implementation("grouped", lambda call: refusal(call, "grouped"), lambda c: _run_with("grouped", c)),
         Implementation("product", lambda call: refusal(call, "product"), lambda c: _run_with("product", c)),
         triton_implementation("depthwise", "triton_depthwise"),
+        triton_implementation("conv", "triton_product"),
         Implementation("torch", lambda call: None, _run_torch),
     ),
     _prefer,

@@ -1,13 +1,18 @@
-"""Which convolution kernel runs a layer, and how: a model of its cost in vector instructions."""
+"""Which convolution kernel runs a layer, and how: what tuning found, or a model of its cost in vector instructions."""
 
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastnets import _C
+from fastnets.ops.tuned import key, user_choices
+
+logger = logging.getLogger(__name__)
 
 Axes = tuple[int, int, int]
 
@@ -59,17 +64,52 @@ class ConvShape:
 
 
 def choose(shape: ConvShape, nthreads: int, algorithm: str | None = None) -> ConvConfig:
-    """The cheapest configuration, of `algorithm` where it is given, which must be able to run."""
-    candidates: list[tuple[float, ConvConfig]] = []
+    """The tuned configuration, or else what the heuristic says; of `algorithm` where it is given, which must run."""
+    tuned = _tuned(shape, nthreads)
+    return tuned if tuned and algorithm in (None, tuned.algorithm) else heuristic(shape, nthreads, algorithm)
+
+
+def tuning_key(shape: ConvShape, nthreads: int) -> str:
+    """Where the tuned choice is kept."""
+    return key("conv", shape, nthreads)
+
+
+def _tuned(shape: ConvShape, nthreads: int) -> ConvConfig | None:
+    found = user_choices().find(tuning_key(shape, nthreads))
+    if found is None:
+        return None
+    try:
+        config = ConvConfig(**{**found, "tile": tuple(found["tile"])})
+        reason = REFUSALS[config.algorithm](shape)
+        if config.algorithm == "winograd" and config.tile not in tiles_of(shape):
+            reason = f"there is no tile {config.tile}"
+        if not isinstance(config.block, int) or config.block < 1:
+            reason = f"block is {config.block}"
+    except (KeyError, TypeError) as error:
+        reason = repr(error)
+    if reason is None:
+        return config
+    logger.warning("the tuned choice %s for %s is left aside: %s", found, shape, reason)
+    return None
+
+
+def heuristic(shape: ConvShape, nthreads: int, algorithm: str | None = None) -> ConvConfig:
+    """The cheapest configuration by the model below, of `algorithm` where it is given, which must be able to run."""
+    return min(candidates(shape, nthreads, algorithm), key=lambda pair: pair[0])[1]
+
+
+def candidates(shape: ConvShape, nthreads: int, algorithm: str | None = None) -> list[tuple[float, ConvConfig]]:
+    """One configuration a kernel and a tile that can run, with its cost."""
+    found: list[tuple[float, ConvConfig]] = []
     if algorithm == "depthwise" or (algorithm is None and depthwise_refusal(shape) is None and shape.groups > 1):
-        return ConvConfig("depthwise", stream=_exceeds_cache(shape))
+        return [(0.0, ConvConfig("depthwise", stream=_exceeds_cache(shape)))]
     if algorithm in (None, "grouped") and grouped_refusal(shape) is None:
-        return ConvConfig("grouped")
+        return [(0.0, ConvConfig("grouped"))]
     if algorithm in (None, "product"):
-        candidates.append((_product_cost(shape), _product(shape, nthreads)))
+        found.append((_product_cost(shape), _product(shape, nthreads)))
     if algorithm in (None, "winograd") and winograd_refusal(shape) is None:
-        candidates += [(_winograd_cost(shape, tile), _winograd(shape, tile, nthreads)) for tile in tiles_of(shape)]
-    return min(candidates, key=lambda pair: pair[0])[1]
+        found += [(_winograd_cost(shape, tile), _winograd(shape, tile, nthreads)) for tile in tiles_of(shape)]
+    return found
 
 
 def winograd_refusal(shape: ConvShape) -> str | None:
@@ -103,6 +143,14 @@ def grouped_refusal(shape: ConvShape) -> str | None:
             f"inputs, a divisor of {lanes} and less"
         )
     return None
+
+
+REFUSALS: dict[str, Callable[[ConvShape], str | None]] = {
+    "winograd": winograd_refusal,
+    "depthwise": depthwise_refusal,
+    "grouped": grouped_refusal,
+    "product": lambda shape: None,
+}
 
 
 def tiles_of(shape: ConvShape) -> tuple[Axes, ...]:
@@ -199,7 +247,7 @@ def _winograd(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
 
 
 @functools.cache
-def _last_level_bytes() -> int:
+def last_level_bytes() -> int:
     """The size of the last-level cache, or 16 MiB where the system does not say."""
     name = "SC_LEVEL3_CACHE_SIZE"
     size = os.sysconf(name) if name in os.sysconf_names else 0
@@ -207,4 +255,4 @@ def _last_level_bytes() -> int:
 
 
 def _exceeds_cache(shape: ConvShape) -> bool:
-    return 4 * shape.pixels * shape.cout > _last_level_bytes() // 2
+    return 4 * shape.pixels * shape.cout > last_level_bytes() // 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,7 +12,8 @@ from torch import Tensor
 from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.conv_arguments import ConvCall, Padding, check, three, window_of
-from fastnets.ops.conv_choice import Axes, ConvConfig, choose, depthwise_refusal, grouped_refusal, winograd_refusal
+from fastnets.ops.conv_choice import REFUSALS, Axes, ConvConfig, choose
+from fastnets.ops.conv_tuning import tune
 from fastnets.ops.epilogue import activation_of
 from fastnets.ops.layout import array5, channels_are_dense, channels_last, empty_channels_last, threads
 
@@ -95,6 +98,31 @@ class PackedConv:
         self._pack(call, config)
         return config
 
+    def tune(self, shape: Sequence[int], *, clock: Callable[[], float] = time.perf_counter) -> ConvConfig:
+        """Time the kernels on inputs of `shape`; how these run from now on, also in later processes of this user.
+
+        The choice goes into a file of the user's cache folder (fastnets.ops.tuned), for this machine, instruction
+        set, number of threads and version. It takes from a second to some ten, by the size of the layer.
+
+        Args:
+            clock: seconds; time.process_time on a busy machine, with one thread.
+        """
+        x = channels_last(self.weight.new_empty(tuple(shape)).normal_())
+        call = self._call(x)
+        check(call)
+        call = replace(call, out=empty_channels_last(x, call.out_shape))
+        packs: dict[tuple[str, Axes], _C.PackedConv] = {}
+
+        def prepare(config: ConvConfig) -> Callable[[], object]:
+            key = (config.algorithm, config.tile)
+            if key not in packs:
+                packs[key] = pack(call, config)
+            return lambda: run(call, (packs[key], config))
+
+        config = tune(call.shape, threads(), prepare, clock)
+        self._chosen[tuple(x.shape), threads()] = config
+        return config
+
     def _call(self, x: Tensor, residual: Tensor | None = None, out: Tensor | None = None) -> ConvCall:
         return ConvCall(
             x=x,
@@ -129,8 +157,7 @@ def refusal(call: ConvCall, algorithm: str) -> str | None:
         return reason
     if call.config is not None and call.config.algorithm != algorithm:
         return f"config asks for {call.config.algorithm}"
-    refusals = {"winograd": winograd_refusal, "grouped": grouped_refusal, "depthwise": depthwise_refusal}
-    return refusals[algorithm](call.shape) if algorithm in refusals else None
+    return REFUSALS[algorithm](call.shape)
 
 
 def _tensor_refusal(call: ConvCall) -> str | None:

@@ -22,13 +22,18 @@ def triton_implementation(module: str, name: str = "triton") -> Implementation[A
     """The implementation by fastnets.kernels.<module>, which has can_run(call) and launch(call)."""
 
     def can_run(call: Any) -> str | None:
-        reason: str | None = refusal(call) or import_module(f"fastnets.kernels.{module}").can_run(call)
+        reason: str | None = refusal(call) or triton_kernels(module).can_run(call)
         return reason
 
     def run(call: Any) -> Any:
-        return import_module(f"fastnets.kernels.{module}").launch(call)
+        return triton_kernels(module).launch(call)
 
     return Implementation(name, can_run, run)
+
+
+def triton_kernels(module: str) -> Any:
+    """fastnets.kernels.<module>, imported when first asked for: Triton may not be installed."""
+    return import_module(f"fastnets.kernels.{module}")
 
 
 def triton_gradients(name: str) -> tuple[Gradient, Gradient] | None:
@@ -36,7 +41,7 @@ def triton_gradients(name: str) -> tuple[Gradient, Gradient] | None:
     modules = {"triton_depthwise": ("depthwise", "depthwise_weight"), "triton_product": ("conv", "conv_weight")}
     if name not in modules:
         return None
-    data, weight = (import_module(f"fastnets.kernels.{module}") for module in modules[name])
+    data, weight = (triton_kernels(module) for module in modules[name])
     return data.data_gradient, weight.weight_gradient
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.arguments import delivered, float32_refusal, out_refusal, result_like, spatial_axes
 from fastnets.ops.epilogue import Activation, activation_of
+from fastnets.ops.gpu import triton_implementation, triton_kernels
+from fastnets.ops.gradient import through
 from fastnets.ops.layout import array5, channels_last, threads
 from fastnets.ops.library import register, with_activation
 from fastnets.ops.registry import Implementation, Op
@@ -59,7 +62,7 @@ def group_norm(
             have at hand; None computes them.
         residual: added before the activation; the shape of `x`.
         activation, parameters: see fastnets.ops.epilogue.
-        implementation: "native" (CPU, float32) or "torch"; None takes the first that can run.
+        implementation: "native" (CPU, float32), "triton" (GPU) or "torch"; None takes the first that can run.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -205,15 +208,37 @@ OP = Op(
     _reference,
     (
         Implementation("native", _refusal, _run),
+        triton_implementation("norm"),
         Implementation("torch", lambda call: None, lambda call: delivered(_reference(call), call.out)),
     ),
 )
+
+
+_call = with_activation(NormCall)
+_setup_context, _backward_by_torch = through(
+    lambda *flat: _reference(_call(*(tuple(a) if isinstance(a, list) else a for a in flat[:-1])))
+)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """By Triton where it computed the result, unless gradients are recorded or traced; else by torch."""
+    flat = list(ctx.others)
+    for place, tensor in zip(ctx.places, ctx.saved_tensors, strict=True):
+        flat[place] = tensor
+    call = _call(*flat[:-1])
+    kernels = type(grad) is Tensor and not torch.is_grad_enabled() and OP.choose(call, flat[-1]).name == "triton"
+    if not kernels:
+        return _backward_by_torch(ctx, grad)
+    x, weight, bias, residual = triton_kernels("norm_gradient").gradients(call, grad)
+    found = [x, None, weight, bias, None, residual, *(None,) * (len(flat) - 6)]
+    return tuple(g if ctx.needs_input_grad[i] else None for i, g in enumerate(found))
 
 
 _operator = register(
     OP,
     "Tensor x, int groups, Tensor? weight, Tensor? bias, Tensor? moments, Tensor? residual, float eps, "
     "str activation, float[] parameters",
-    with_activation(NormCall),
+    _call,
     result=lambda call: result_like(call.x, call.x.shape, None),
+    gradients=(_setup_context, _backward),
 )

@@ -12,6 +12,7 @@ from fastnets.ops.conv import conv
 from fastnets.ops.conv_arguments import Padding, Window, window_of
 from fastnets.ops.depthwise import depthwise as depthwise_conv
 from fastnets.ops.epilogue import Activation, activation_of
+from fastnets.ops.gpu import triton_implementation
 from fastnets.ops.gradient import through
 from fastnets.ops.layout import empty_channels_last
 from fastnets.ops.library import register
@@ -55,8 +56,8 @@ def separable(
         padding: zeros on both sides of each axis: one number, one an axis, or pairs (before, after).
         residual: added before the activation; the shape of the result.
         middle_activation, middle_parameters, activation, parameters: see fastnets.ops.epilogue.
-        implementation: "fused" (CPU, float32), "parts" (two calls of conv) or "torch"; None takes the first that
-            can run.
+        implementation: "fused" (CPU, float32), "parts" (two calls of conv), "triton" (GPU) or "torch"; None
+            takes the first that can run.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -131,6 +132,7 @@ OP = Op(
     (
         Implementation("fused", refusal, lambda call: run(call, pack(call))),
         Implementation("parts", refusal, _run_parts),
+        triton_implementation("separable"),
         Implementation("torch", lambda call: None, _run_torch),
     ),
 )

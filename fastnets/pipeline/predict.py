@@ -15,6 +15,7 @@ import zarr
 from numpy.typing import NDArray
 from torch import nn
 
+from fastnets.engine import Optimized
 from fastnets.errors import InputError
 from fastnets.io import LabelMap, Reader, atomic_path, check_format, find_inputs, open_reader, suffix_of, write
 from fastnets.models import create_model, get_entry, list_models
@@ -26,6 +27,8 @@ from .grid import ResizedGrid, StreamedGrid, check_fits, make_grid, spatial_axes
 
 # What a run holds beside its tiles: decoded segments of the image, the writers' bands.
 RESERVE = 20_000_000
+# Beside that, what tracing a network for the kernels and packing its weights took (nuclei_demo, brain_unet3d).
+ENGINE_RESERVE = 40_000_000
 STORE_CHUNK = 512  # the writers read bands of 512 rows
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
 
@@ -50,10 +53,15 @@ class Prediction:
     classes: dict[str, float] = field(default_factory=dict)
 
 
+ENGINES = ("fastnets", "torch")
+
+
 def load_for_prediction(
-    model: str, weights: Path | str | None = None, layout: str | None = None
+    model: str, weights: Path | str | None = None, engine: str = "fastnets", layout: str | None = None
 ) -> tuple[nn.Module, Recipe]:
-    """A registered network in eval mode with its recipe; `weights` replace those that come with fastnets."""
+    """A registered network, ready to run, with its recipe; `weights` replace those that come with fastnets."""
+    if engine not in ENGINES:
+        raise InputError(f"engine={engine!r}: pass one of {', '.join(ENGINES)}")
     entry = get_entry(model)
     if entry.recipe is None:
         ready = ", ".join(n for n in list_models() if get_entry(n).recipe is not None)
@@ -61,9 +69,11 @@ def load_for_prediction(
             f"model {model!r} has no recipe (how to scale an image, what its classes are): use one of {ready}"
         )
     network = create_model(model, pretrained=True if weights is None else weights, layout=layout)
+    if engine == "fastnets":
+        return Optimized(network), entry.recipe
     memory = torch.channels_last if len(entry.recipe.axes) == 2 else torch.channels_last_3d
     network.to(memory_format=memory)  # type: ignore[call-overload]  # torch's stubs lack it
-    return network.eval(), entry.recipe
+    return network, entry.recipe
 
 
 def predict(
@@ -77,6 +87,7 @@ def predict(
     formats: Sequence[str] | None = None,
     tile: int | None = None,
     max_ram: str | int | None = None,
+    engine: str = "fastnets",
     overwrite: bool = False,
     progress: Callable[[Path], Progress] | None = None,
 ) -> list[Prediction]:
@@ -93,13 +104,14 @@ def predict(
             slides and pictures; nifti and png for volumes.
         tile: input pixels a tile contributes; by default what `max_ram` allows.
         max_ram: limit for the whole process, such as "2GB".
+        engine: what runs the network: "fastnets", by optimize(), or "torch".
         overwrite: replace results that exist; without it they are an error before anything is computed.
         progress: called with each image's path, gives a function (stage, done, total).
 
     Raises InputError for anything that the caller can mend; nothing is left behind then.
     """
     paths = find_inputs([inputs] if isinstance(inputs, (str, Path)) else inputs)
-    network, recipe = load_for_prediction(model, weights, layout)
+    network, recipe = load_for_prediction(model, weights, engine, layout)
     axes = len(recipe.axes)
     wanted = tuple(formats or (("nifti", "png") if axes == 3 else ("ome-tiff", "geojson", "png")))
     for name in wanted:
@@ -158,7 +170,8 @@ def _predict_one(
         grid = make_grid(reader, recipe, model)
         prepared = time.perf_counter() - begin
         planning = time.perf_counter()
-        plan = make_plan(network, grid.shape, tile=tile, max_ram=max_ram, reserve=RESERVE + grid.restore_bytes)
+        reserve = RESERVE + grid.restore_bytes + (ENGINE_RESERVE if isinstance(network, Optimized) else 0)
+        plan = make_plan(network, grid.shape, tile=tile, max_ram=max_ram, reserve=reserve)
         planned = time.perf_counter() - planning
         steps = len(plan)
         counts = np.zeros(max(c.value for c in recipe.classes) + 1, np.int64)

@@ -45,15 +45,18 @@ def verify(
     spacing: float | Sequence[float] | None = None,
     tile: int = 64,
     size: int | None = None,
+    engine: str = "torch",
     progress: Callable[[int, int], None] | None = None,
 ) -> Verification:
     """Runs `model` over an image tiled and whole, and compares every value of the raw output.
 
-    The whole image must fit in memory; `size` takes only its first `size` pixels along every axis.
+    By torch the difference is that of the tiling alone; by the engine "fastnets", whose sums round differently at
+    each position, it is that of what predict() does. The whole image must fit in memory; `size` takes only its
+    first `size` pixels along every axis.
     """
     if size is not None and size < 1:
         raise InputError(f"size={size}: expected a positive number of pixels, or nothing for the whole image")
-    network, recipe = load_for_prediction(model, weights, layout)
+    network, recipe = load_for_prediction(model, weights, engine, layout)
     with open_reader(path, spacing=spacing) as reader:
         grid = make_grid(reader, recipe, model)
         spatial = tuple(min(n, size or n) for n in grid.shape[1:])

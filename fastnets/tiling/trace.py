@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
+from fastnets.engine import Optimized
 from fastnets.errors import InputError
 
 Shape = tuple[int, ...]
@@ -79,6 +80,8 @@ def trace(model: nn.Module, shape: Shape, *, dtype: torch.dtype = torch.float32)
     Raises InputError where torch.export refuses, with its reason; a failure that depends on the shape (a skip
     connection that does not fit an odd size, say) is raised the same way.
     """
+    if isinstance(model, Optimized) and model.original is not None:
+        model = model.original
     if model.training:
         raise InputError(
             "model is in training mode, in which batch norm and dropout change with the tile: call model.eval()"
