@@ -17,7 +17,7 @@ from fastnets.models.registry import create_model, get_entry
 SIDES = {
     **dict.fromkeys(["lenet5", "lenet5_dense"], 32),
     **dict.fromkeys(["resnet_cifar", "densenet_cifar"], 12),
-    **dict.fromkeys(["alexnet", "alexnet_2012"], 67),
+    **dict.fromkeys(["alexnet", "alexnet_2012", "alexnet_cam"], 67),
     **dict.fromkeys(["inception_resnet_v1", "inception_resnet_v2", "inception_resnet_v2_2016"], 75),
     "inception_v4": 139,
 }

@@ -37,8 +37,8 @@ class SliceBySlice(nn.Module):
 
     def _along(self, x: Tensor, axis: int) -> Tensor:
         slices = x.movedim(2 + axis, 1).flatten(0, 1)
-        out = torch.cat([self.model(part) for part in slices.split(self.batch)])
-        out = out.unflatten(0, (len(x), -1))
+        parts = torch.cat([self.model(part) for part in torch.split(slices, self.batch)])
+        out = parts.reshape(len(x), -1, *parts.shape[1:])
         if out.ndim == 3:
             return out.mean(1)
         if out.shape[3:] != slices.shape[2:]:
