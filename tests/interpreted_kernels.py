@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -9,9 +10,13 @@ import torch
 import triton
 import triton.language as tl
 from cases import conv as conv_cases
+from cases import conv_transpose as transposed_cases
 from cases import depthwise as depthwise_cases
+from cases import nms as nms_cases
 from cases import norm as norm_cases
+from cases import roi_align as roi_cases
 from cases import separable as separable_cases
+from cases import window_accumulate as window_cases
 from fastnets.kernels import depthwise as depthwise_kernels
 from harness import in_float64, place, placed, relative_error
 
@@ -21,7 +26,11 @@ from fastnets.ops.conv_arguments import ConvCall
 from fastnets.ops.depthwise import depthwise
 from fastnets.ops.epilogue import ACTIVATIONS
 from fastnets.ops.norm import group_norm
+from fastnets.ops.resize_argmax import OP as RESIZE_ARGMAX
+from fastnets.ops.resize_argmax import ResizeArgmaxCall
 from fastnets.ops.separable import separable
+from fastnets.ops.window_accumulate import reference as windows_reference
+from fastnets.ops.window_accumulate import window_accumulate
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 """Relative, 2-norm: that of the results' own rounding."""
@@ -220,6 +229,76 @@ def test_norm_gradients(activation: str) -> None:
         return group_norm(x, 3, weight, bias, residual=residual, activation=activation, implementation=implementation)
 
     assert max(gradient_errors(function, leaves, "triton")) <= 1e-5
+
+
+TRANSPOSED = [
+    transposed_cases.Case((2, 20, 5, 3), 17, residual=True, activation="relu"),
+    transposed_cases.Case((1, 3, 2, 3, 4), 5),
+    transposed_cases.Case((2, 17, 7), 33, activation="silu"),
+    transposed_cases.Case((1, 6, 3, 2), 5, kernel=4, stride=4),
+    transposed_cases.Case((0, 4, 6, 6), 5),
+]
+
+
+@pytest.mark.parametrize("case", TRANSPOSED, ids=lambda case: case.name)
+def test_conv_transpose(case: transposed_cases.Case) -> None:
+    assert error_of(transposed_cases.OP, "triton", transposed_cases.make(case)) <= 2e-6
+
+
+def test_conv_transpose_refuses_overlaps() -> None:
+    call = transposed_cases.make(transposed_cases.Case((1, 20, 7, 8), 12, kernel=4, padding=1))
+    (kernel,) = (i for i in transposed_cases.OP.implementations if i.name == "triton")
+    assert "it needs a kernel of the size of the stride" in str(kernel.can_run(call))
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "align_corners"),
+    [
+        ((2, 5, 4, 7), (9, 13), False),
+        ((1, 40, 6, 5), (6, 11), True),
+        ((1, 3, 3, 4, 5), (5, 4, 9), False),
+        ((2, 21, 9, 8), (9, 8), False),
+        ((1, 1, 7), (9,), False),
+    ],
+)
+def test_resize_argmax(shape: tuple[int, ...], size: tuple[int, ...], align_corners: bool) -> None:
+    x = place(torch.randn(shape), "slices")
+    chosen = RESIZE_ARGMAX.choose(ResizeArgmaxCall(x, size, align_corners), "triton")
+    actual = chosen.run(ResizeArgmaxCall(x, size, align_corners))
+    assert actual.dtype == torch.uint8
+    assert torch.equal(actual, RESIZE_ARGMAX.reference(ResizeArgmaxCall(x.double(), size, align_corners)))
+
+
+ROI = [
+    roi_cases.Case((2, 20, 13, 17), 3, (2, 3), 0.25, samples, aligned)
+    for samples, aligned in ((0, False), (2, False), (0, True))
+]
+
+
+@pytest.mark.parametrize("case", [*ROI, roi_cases.Case((1, 5, 8, 8), 0, (7, 7))], ids=lambda case: case.name)
+def test_roi_align(case: roi_cases.Case) -> None:
+    assert error_of(roi_cases.OP, "triton", roi_cases.make(case)) <= 1e-5
+
+
+@pytest.mark.parametrize("case", nms_cases.CASES, ids=lambda case: case.name)
+def test_nms(case: nms_cases.Case) -> None:
+    call = nms_cases.make(case)
+    assert torch.equal(nms_cases.OP(call, "triton"), nms_cases.OP.reference(in_float64(call)))
+
+
+WINDOWS = [case for case in window_cases.CASES if case.channels * math.prod(case.size) < 4000]
+
+
+@pytest.mark.parametrize("case", WINDOWS, ids=lambda case: case.name)
+def test_window_accumulate(case: window_cases.Case) -> None:
+    a = window_cases.make(case)
+    expected = windows_reference(a.out, a.windows, a.starts, a.weights, floor=a.floor)
+    frame = a.out._base
+    assert frame is not None
+    outside = int(frame.isnan().sum())
+    window_accumulate(a.out, a.windows, a.starts, a.weights, floor=a.floor, implementation="triton")
+    assert relative_error(a.out, expected) <= 1e-6
+    assert int(frame.isnan().sum()) == outside
 
 
 def test_refusals() -> None:

@@ -7,11 +7,28 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from fastnets.kernels import conv, conv_weight, depthwise, depthwise_weight, norm, norm_gradient, separable
+from fastnets.kernels import (
+    conv,
+    conv_transpose,
+    conv_weight,
+    depthwise,
+    depthwise_weight,
+    nms,
+    norm,
+    norm_gradient,
+    resize_argmax,
+    roi_align,
+    separable,
+    window_accumulate,
+)
 
 from fastnets.ops.conv_arguments import ConvCall, window_of
+from fastnets.ops.conv_transpose import ConvTransposeCall
 from fastnets.ops.epilogue import Activation
+from fastnets.ops.nms import NmsCall
 from fastnets.ops.norm import NormCall
+from fastnets.ops.resize_argmax import ResizeArgmaxCall
+from fastnets.ops.roi_align import RoiAlignCall
 from fastnets.ops.separable_packed import SeparableCall
 
 BF16, FP32 = torch.bfloat16, torch.float32
@@ -115,6 +132,35 @@ def _norm_shape(shape: tuple[int, ...], groups: int, dtype: torch.dtype = BF16) 
     return Shape(name, lambda: _norm(call), wide=("_moments", "_apply", "_sums"))
 
 
+def _transposed_shape(inputs: int, outputs: int, size: tuple[int, ...], dtype: torch.dtype = BF16) -> Shape:
+    axes = len(size)
+    weight = torch.empty((inputs, outputs, *(2,) * axes), dtype=dtype, device="meta")
+    numbers = ((2,) * axes, (0,) * axes, (0,) * axes, (1,) * axes)
+    call = ConvTransposeCall(empty(2, inputs, *size, dtype=dtype), weight, weight.new_empty(outputs), None, *numbers)
+    assert conv_transpose.can_run(call) is None
+    products = () if dtype == FP32 else ("_taps",)
+    return Shape(f"transposed-{inputs}-{outputs}-{dtype}", lambda: conv_transpose.launch(call), products)
+
+
+def _boxes(count: int) -> NmsCall:
+    boxes = torch.empty((count, 4), device="meta")
+    return NmsCall(boxes, boxes.new_empty(count), 0.5, boxes.new_empty(count))
+
+
+def _roi_align() -> None:
+    call = RoiAlignCall(empty(2, 256, 200, 304), torch.empty((512, 5), dtype=BF16, device="meta"), (7, 7), 0.25)
+    roi_align.launch(call)
+
+
+def _accumulate(*, last: bool) -> None:
+    out, windows = empty(1, 16, 160, 160, 160, dtype=FP32), empty(2, 16, 96, 96, 96, dtype=FP32)
+    if not last:
+        out, windows = out.contiguous(), windows.contiguous()
+    starts = torch.tensor([[0, 0, 32, 48], [0, 64, 32, 16]])
+    vectors = [torch.empty(96, device="meta")] * 3
+    window_accumulate.launch(out, windows, starts, vectors, 0.1, last=last)
+
+
 SHAPES = [
     _depthwise_shape(64, (112, 112), 3, residual=True),
     _depthwise_shape(24, (56, 56), 3, stride=2),
@@ -133,4 +179,12 @@ SHAPES = [
     _separable_shape(64, 64, (56, 56), FP32),
     _norm_shape((2, 32, 96, 96, 96), 32),
     _norm_shape((4, 320, 56, 56), 32, FP32),
+    _transposed_shape(128, 64, (24, 24, 24)),
+    _transposed_shape(256, 128, (28, 28), FP32),
+    Shape("resize_argmax", lambda: resize_argmax.launch(ResizeArgmaxCall(empty(1, 16, 128, 128, 128), (512,) * 3))),
+    Shape("argmax", lambda: resize_argmax.launch(ResizeArgmaxCall(empty(1, 21, 512, 512), (512, 512)))),
+    Shape("nms", lambda: nms.flags(_boxes(2000))),
+    Shape("roi_align", _roi_align, wide=("_bins",)),
+    Shape("accumulate-channels-last", lambda: _accumulate(last=True), wide=("_add",)),
+    Shape("accumulate-channels-first", lambda: _accumulate(last=False), wide=("_add",)),
 ]

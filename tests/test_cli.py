@@ -208,3 +208,13 @@ def test_progress_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Beware." in shown
     assert any(re.search(r"1000/1000 .* tiles/s, .* Mpx/s network", line) for line in shown)
     assert re.search(r"✓ a picture of \[t….* 1000/1000 +done in", shown[-1])
+
+
+def test_profile_shows_every_step(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", "-m", "unet", "-s", "1,3,32,32", "--runs", "1"]) == 0
+    assert "conv winograd" in capsys.readouterr().out
+    assert main(["profile", "-m", "unet", "-s", "1,3,32,32", "--runs", "1", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert sum(row["share"] for row in document["rows"]) == pytest.approx(1)
+    assert main(["profile", "-m", "unet", "-s", "1,3"]) == 2
+    assert "--shape 1,3" in capsys.readouterr().err

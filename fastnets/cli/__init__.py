@@ -17,6 +17,7 @@ from fastnets.cli.explain import explain
 from fastnets.cli.info import info
 from fastnets.cli.models import models
 from fastnets.cli.predict import predict
+from fastnets.cli.profile import profile
 from fastnets.cli.show import print_error
 from fastnets.cli.verify import verify
 from fastnets.errors import InputError
@@ -46,7 +47,7 @@ app = App(
     help_format="markdown",
     suppress_keyboard_interrupt=False,
 )
-for _command in (predict, verify, explain, models, info, doctor):
+for _command in (predict, verify, explain, models, info, doctor, profile):
     app.command(_command)
 
 

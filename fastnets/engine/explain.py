@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -56,9 +57,13 @@ class Explanation:
         """The share of the time that steps of torch take."""
         return sum(row.share for row in self.rows if row.kernel.startswith("torch"))
 
+    def document(self) -> dict[str, Any]:
+        """The same as plain dictionaries and lists."""
+        return asdict(self)
+
     def json(self) -> str:
         """The same as a JSON document."""
-        return json.dumps(asdict(self), indent=2)
+        return json.dumps(self.document(), indent=2)
 
     def __str__(self) -> str:
         head = ("step", "layer", "kernel", "shape", "MFLOP", "ms", "share", "GF/s", "of peak", "arena MB")

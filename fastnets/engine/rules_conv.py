@@ -7,9 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from fastnets.engine.graph import Node
-from fastnets.engine.kernels import Conv, Kernel, Linear, Terms, Transposed
+from fastnets.engine.kernels import Conv, Kernel, Linear, Separable, Terms, Transposed
 from fastnets.engine.lower import Context, Lowered, rule
 from fastnets.ops.conv_arguments import Window
+from fastnets.ops.epilogue import Activation
 
 
 def _per_axis(value: Any, axes: int) -> tuple[int, ...]:
@@ -70,3 +71,41 @@ def linear(node: Node, context: Context) -> Lowered | str:
     window = Window((1,), ((0, 0),), (1,))
     kernel = Linear(weight.unsqueeze(-1), window, 1, context.packs_of(weight), terms=Terms(shift=bias))
     return kernel, [x]
+
+
+def _window(args: dict[str, Any]) -> Window:
+    """That of our own operators: zeros before and after each axis in one list."""
+    flat = args["padding"]
+    padding = tuple(zip(flat[::2], flat[1::2], strict=True))
+    return Window(tuple(args["stride"]), padding, tuple(args["dilation"]))
+
+
+@rule("fastnets::conv")
+def own_conv(node: Node, context: Context) -> Lowered | str:
+    args = node.args
+    weight, bias, residual = args["weight"], args["bias"], args["residual"]
+    if not isinstance(weight, Tensor) or isinstance(bias, Node) or isinstance(residual, Tensor):
+        return "the weights are computed by the network"
+    activation = Activation(args["activation"], tuple(args["parameters"]))
+    terms = Terms(shift=bias, residual=residual is not None, activation=activation)
+    kernel = Conv(weight, _window(args), args["groups"], context.packs_of(weight), terms=terms)
+    return kernel, [args["x"], *([] if residual is None else [residual])]
+
+
+@rule("fastnets::separable")
+def own_separable(node: Node, context: Context) -> Lowered | str:
+    args = node.args
+    names = ("depthwise", "pointwise", "bias", "middle_scale", "middle_bias")
+    residual = args["residual"]
+    if any(isinstance(args[name], Node) for name in names) or isinstance(residual, Tensor):
+        return "the weights are computed by the network"
+    depthwise, pointwise = args["depthwise"], args["pointwise"]
+    axes = depthwise.dim() - 2
+    between = Activation(args["middle_activation"], tuple(args["middle_parameters"]))
+    after = Activation(args["activation"], tuple(args["parameters"]))
+    middle = Terms(args["middle_scale"], args["middle_bias"], activation=between)
+    terms = Terms(shift=args["bias"], residual=residual is not None, activation=after)
+    plain = Window((1,) * axes, ((0, 0),) * axes, (1,) * axes)
+    first = Conv(depthwise, _window(args), args["x"].shape[1], context.packs_of(depthwise), terms=middle)
+    kernel = Separable(first, Conv(pointwise, plain, 1, context.packs_of(pointwise)), terms=terms)
+    return kernel, [args["x"], *([] if residual is None else [residual])]

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from fastnets.engine import Optimized
 from fastnets.errors import InputError
 from fastnets.models import (
     alexnet,
@@ -62,6 +63,7 @@ def create_model(
     num_classes: int | None = None,
     pretrained: bool | str | Path = False,
     layout: str | None = None,
+    optimize: bool = False,
     **config: Any,
 ) -> nn.Module:
     """Builds a model of `list_models()`.
@@ -70,6 +72,7 @@ def create_model(
     `config` goes to its constructor. `pretrained` loads weights and switches the model to evaluation mode: True
     those that come with fastnets; a file, or "hf-hub:owner/name", those, whose names and shapes `layout` maps to
     ours (see `load_weights`). Without it the parameters are random.
+    With `optimize` the model comes in evaluation mode as fastnets.optimize() makes it.
 
     Raises InputError for an unknown name, for an option that the model does not take, and where pretrained
     weights do not exist or do not fit the configuration.
@@ -95,7 +98,7 @@ def create_model(
     if weights:
         load_weights(model, weights, layout=layout)
         model.eval()
-    return model
+    return Optimized(model.eval()) if optimize else model
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -21,6 +21,7 @@ from fastnets.ops.arguments import (
     three,
 )
 from fastnets.ops.epilogue import Activation, activation_of
+from fastnets.ops.gpu import triton_implementation
 from fastnets.ops.layout import array5, channels_last, threads
 from fastnets.ops.library import register, with_activation
 from fastnets.ops.registry import Implementation, Op
@@ -81,7 +82,7 @@ def conv_transpose(
         stride, padding, output_padding, dilation, groups: as torch's conv_transpose; one number, or one an axis.
         residual: added before the activation; the shape of the result.
         activation, parameters: see fastnets.ops.epilogue.
-        implementation: "native" (CPU, float32) or "torch"; None takes the first that can run.
+        implementation: "native" (CPU, float32), "triton" (GPU) or "torch"; None takes the first that can run.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -220,6 +221,7 @@ OP = Op(
     _reference,
     (
         Implementation("native", _refusal, _run),
+        triton_implementation("conv_transpose"),
         Implementation("torch", lambda call: None, lambda call: delivered(_reference(call), call.out)),
     ),
 )

@@ -47,9 +47,12 @@ def triton_gradients(name: str) -> tuple[Gradient, Gradient] | None:
 
 def refusal(call: Any) -> str | None:
     """Why no Triton kernel can take the tensors of `call`: device, dtype, or no Triton."""
-    tensors = [t for f in fields(call) if isinstance(t := getattr(call, f.name), Tensor)]
-    x = tensors[0]
-    for other in tensors:
+    return tensor_refusal(*(t for f in fields(call) if isinstance(t := getattr(call, f.name), Tensor)))
+
+
+def tensor_refusal(x: Tensor, *others: Tensor) -> str | None:
+    """The same for tensors."""
+    for other in others:
         if other.device != x.device:
             return f"arguments are on {x.device} and {other.device}; it needs one device"
     if not x.is_cuda and not (x.device.type == "cpu" and interpreted()):

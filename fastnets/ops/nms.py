@@ -10,6 +10,7 @@ from torch import Tensor
 from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.arguments import float32_refusal
+from fastnets.ops.gpu import triton_implementation
 from fastnets.ops.layout import threads
 from fastnets.ops.library import define
 from fastnets.ops.registry import Implementation, Op
@@ -40,7 +41,7 @@ def nms(
         scores: (K,); of equal ones the first box is better.
         threshold: the largest intersection over union that two kept boxes have.
         groups: (K,) the class or image of each box; None takes all boxes together.
-        implementation: "native" (CPU, float32) or "torch"; None takes the first that can run.
+        implementation: "native" (CPU, float32), "triton" (GPU) or "torch"; None takes the first that can run.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -105,7 +106,11 @@ def _reference(call: NmsCall) -> Tensor:
 OP = Op(
     "nms",
     _reference,
-    (Implementation("native", _refusal, _run), Implementation("torch", lambda call: None, _reference)),
+    (
+        Implementation("native", _refusal, _run),
+        triton_implementation("nms"),
+        Implementation("torch", lambda call: None, _reference),
+    ),
 )
 
 

@@ -93,7 +93,7 @@ def _run(call: ResizeCall) -> Tensor:
     axes: list[tuple[int, int, float | None]] = [(1, 1, None)] * missing
     axes += zip(call.x.shape[2:], call.size, scales, strict=True)
     if linear:
-        low, high, weight = zip(*(_linear_taps(*axis, call.align_corners) for axis in axes), strict=True)
+        low, high, weight = zip(*(linear_taps(*axis, call.align_corners) for axis in axes), strict=True)
     else:
         low = high = tuple(_nearest(*axis, call.mode == "nearest-exact") for axis in axes)
     _C.resize(
@@ -120,7 +120,7 @@ def _nearest(size: int, out: int, scale: float | None, exact: bool) -> Tensor:
     return (i * step).floor().long().clamp(max=size - 1)
 
 
-def _linear_taps(size: int, out: int, scale: float | None, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
+def linear_taps(size: int, out: int, scale: float | None, align_corners: bool) -> tuple[Tensor, Tensor, Tensor]:
     """For each output the two positions in x, and the weight of the second."""
     i = torch.arange(out, dtype=torch.float64)
     if size == out:  # a copy, whatever the scale

@@ -12,6 +12,7 @@ from torch import Tensor
 from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.arguments import delivered, float32_refusal, out_refusal, per_axis, result_like, spatial_axes
+from fastnets.ops.gpu import triton_implementation
 from fastnets.ops.layout import array5, channels_last, threads
 from fastnets.ops.library import register
 from fastnets.ops.registry import Implementation, Op
@@ -56,7 +57,7 @@ def roi_align(
         scale: from the coordinates of the boxes to pixels of `x`.
         samples: along each axis of a bin; 0 or less takes one a pixel, rounded up.
         aligned: whether the centers of pixels lie at half-integers, as they should; False is the older way.
-        implementation: "native" (CPU, float32) or "torch"; None takes the first that can run.
+        implementation: "native" (CPU, float32), "triton" (GPU) or "torch"; None takes the first that can run.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -127,6 +128,7 @@ OP = Op(
     _reference,
     (
         Implementation("native", _refusal, _run),
+        triton_implementation("roi_align"),
         Implementation("torch", lambda call: None, lambda call: delivered(_reference(call), call.out)),
     ),
 )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fastnets import _C
 from fastnets.errors import InputError
+from fastnets.ops import gpu
 
 Weights = Sequence[Tensor] | Tensor
 
@@ -41,8 +42,8 @@ def window_accumulate(
         weights: one vector a spatial axis, whose outer product is raised to at least `floor`; or one tensor of
             shape `window`, and `floor` is not used.
         floor: the least weight.
-        implementation: "native" (CPU, float32) or "torch" (any device and dtype, gradients); None takes the
-            first that can run.
+        implementation: "native" (CPU, float32), "triton" (GPU) or "torch" (any device and dtype, gradients); None
+            takes the first that can run.
 
     Raises:
         ValueError: shapes, dtypes or starts do not fit, or `implementation` cannot run on them.
@@ -139,6 +140,22 @@ def _rows_are_contiguous(tensor: Tensor) -> bool:
     return tensor.stride(-1) == 1 or tensor.shape[-1] == 1
 
 
+# --- triton: kernels/window_accumulate.py
+
+
+def _triton_refusal(out: Tensor, windows: Tensor) -> str | None:
+    reason = gpu.tensor_refusal(out, windows)
+    if reason is None and torch.is_grad_enabled() and (out.requires_grad or windows.requires_grad):
+        return "gradients are recorded, and it has none; call under torch.no_grad()"
+    return reason
+
+
+def _run_triton(out: Tensor, windows: Tensor, starts: Tensor, weights: Weights, floor: float) -> None:
+    check_starts(starts, out.shape, windows.shape)
+    own = weights.to(out.device) if isinstance(weights, Tensor) else [w.float().to(out.device) for w in weights]
+    gpu.triton_kernels("window_accumulate").launch(out, windows, starts, own, floor, last=channels_are_last(out))
+
+
 # --- torch: any device and dtype, differentiable
 
 
@@ -186,5 +203,6 @@ class Implementation:
 
 IMPLEMENTATIONS = (
     Implementation("native", _native_refusal, _run_native),
+    Implementation("triton", _triton_refusal, _run_triton),
     Implementation("torch", _torch_refusal, _run_torch),
 )
