@@ -91,8 +91,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="a table of 784 pixels and the label a row")
     parser.add_argument("--output", type=Path, help="safetensors file for the weights")
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=1, help="of these small layers two threads make less than one")
     arguments = parser.parse_args()
 
+    torch.set_num_threads(arguments.threads)
     digits, held_out = load_digits(arguments.data)
     start = time.perf_counter()
     model = train(arguments.model, digits, epochs=arguments.epochs)
