@@ -62,6 +62,21 @@ class Attention(nn.Module):
         return x + (weights @ rows).transpose(1, 2).reshape(x.shape)
 
 
+class Tokens(nn.Module):
+    """Joins of rows along both of their axes."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(channels, channels), nn.Linear(2 * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(2).transpose(1, 2)
+        first = self.first(rows)
+        wide = torch.cat([first, rows], 2)
+        long = torch.cat([first, self.second(wide).relu()], 1)
+        return self.first(long)[:, : rows.shape[1]].transpose(1, 2).reshape(x.shape)
+
+
 class Dense(nn.Module):
     """A dense block: each layer reads all before it."""
 
@@ -139,7 +154,7 @@ def norm(draw: st.DrawFn, dims: int, channels: int, least: int) -> nn.Module:
     affine = draw(st.booleans())
     choices: list[nn.Module] = [
         BATCH_NORM[dims](channels, affine=affine),
-        INSTANCE_NORM[dims](channels, affine=affine),
+        INSTANCE_NORM[dims](channels, affine=affine) if least > 1 else nn.Identity(),  # torch refuses single pixels
         nn.GroupNorm(2 if channels % 2 == 0 else 1, channels, affine=affine),
         nn.LocalResponseNorm(3, alpha=0.5),
         nn.Softmax(1),
@@ -185,8 +200,9 @@ def view(draw: st.DrawFn, dims: int, channels: int, least: int) -> nn.Module:
         lambda x: x.permute(0, *spatial, 1).contiguous().permute(0, -1, *range(1, dims + 1)),
         lambda x: x.flip(-1),
         lambda x: x.mean(spatial)[(..., *[None] * dims)],
+        lambda x: x + torch.cat([x.mean(spatial), x.mean(spatial)], 1)[:, channels:].relu()[(..., *[None] * dims)],
         lambda x: (
-            x.reshape(len(x), channels // half, half, -1).transpose(1, 2).reshape(x.shape)
+            x.reshape(len(x), channels // half, half, *x.shape[2:]).transpose(1, 2).reshape(x.shape)
             if channels == 2 * half
             else x
         ),
@@ -212,7 +228,9 @@ def scaled(draw: st.DrawFn, dims: int, channels: int, least: int) -> nn.Module:
 
 
 def whole(draw: st.DrawFn, dims: int, channels: int, least: int) -> nn.Module:
-    return draw(st.sampled_from([Squeeze(dims, channels), Attention(channels), Dense(dims, channels, 3)]))
+    return draw(
+        st.sampled_from([Squeeze(dims, channels), Attention(channels), Tokens(channels), Dense(dims, channels, 3)])
+    )
 
 
 def _several(draw: st.DrawFn, values: list[Tensor]) -> tuple[nn.Module, tuple[int, ...]]:
@@ -246,9 +264,11 @@ def graphs(draw: st.DrawFn, dims: int) -> tuple[RandomNet, tuple[int, ...]]:
             source = draw(st.integers(max(0, len(values) - 3), len(values) - 1))
             step, reads = _one_value(draw, values[source].shape), (source,)
         result = step.to("meta").eval()(*(values[i] for i in reads))
-        if result.numel() <= MOST * (1 + dims):
+        if 0 < result.numel() <= MOST * (1 + dims):
             steps.append((step, reads))
             values.append(result)
+    if any(isinstance(step, nn.InstanceNorm2d | nn.InstanceNorm3d) for step, _ in steps):
+        shape = (max(1, shape[0]), *shape[1:])  # torch has no instance norm of no instances
     kind = draw(st.sampled_from(["tensor", "tensor", "tuple", "dict"]))
     others = [draw(st.integers(0, len(values) - 1)) for _ in range(0 if kind == "tensor" else draw(st.integers(0, 2)))]
     net = RandomNet(steps, [len(values) - 1, *others], kind).to_empty(device="cpu").double().eval()

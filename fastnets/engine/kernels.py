@@ -80,7 +80,7 @@ class OpKernel(Kernel):
         op: of fastnets.ops.
         call: its call with None for the tensors named by `fields`, which the inputs become.
         takes: the terms, by the name of the field of the call that each one becomes.
-        channel_axis: which axis of the tensors holds what the op calls channels: 1, -1, or None where it does not
+        channel_axis: which axis of the tensors holds what the op calls channels: 1, -1, or None while it does not
             matter, as long as the channels lie together.
     """
 
@@ -106,7 +106,9 @@ class OpKernel(Kernel):
         return [value for value in vars(self.call).values() if isinstance(value, Tensor) and value.numel()]
 
     def emit(self, inputs: list[Tensor], out: Tensor) -> None:
-        terms, axis = self.terms, _channel_axis(self.channel_axis, out)
+        terms, axis = self.terms, self.channel_axis
+        assert axis is not None  # layout.py chose one
+        out = out[(..., *(None,) * (inputs[0].dim() - out.dim()))]  # a mean that keeps no spatial axis
         inputs, out = [_pixels(t, axis) for t in inputs], _pixels(out, axis)
         values: dict[str, Any] = {"scale": terms.scale, "shift": terms.shift, "activation": terms.activation}
         values["residual"] = inputs[len(self.fields)] if terms.residual else None
@@ -119,12 +121,6 @@ def describe(config: ConvConfig) -> str:
     """ "winograd 6x6": the algorithm and its tile."""
     tile = "x".join(str(outputs) for outputs in config.tile if outputs > 1)
     return f"{config.algorithm} {tile}".rstrip()
-
-
-def _channel_axis(axis: int | None, out: Tensor) -> int:
-    if axis is not None or out.dim() < 3:
-        return 1 if axis is None else axis
-    return 1 if out.shape[1] == 1 or out.stride(1) == 1 else -1
 
 
 def _pixels(x: Tensor, channel_axis: int) -> Tensor:

@@ -10,7 +10,19 @@ import torch
 from torch import Tensor
 
 from fastnets.engine.graph import Graph, Node
-from fastnets.engine.kernels import Conv, Kernel, Linear, OpKernel, Separable, Terms, Torch, Transposed, View, Whole
+from fastnets.engine.kernels import (
+    Concat,
+    Conv,
+    Kernel,
+    Linear,
+    OpKernel,
+    Separable,
+    Terms,
+    Torch,
+    Transposed,
+    View,
+    Whole,
+)
 from fastnets.engine.rules_pointwise import pointwise
 
 Layouts = dict[Node, Tensor]
@@ -22,10 +34,10 @@ def lay_out(graph: Graph) -> Layouts:
     nodes: list[Node] = []
     for node in graph.nodes:
         if node.op != "input":
+            _choose_axis(node, layouts)
             for index, source in enumerate(node.inputs):
                 if not _can_read(node, index, layouts):
-                    copy = copy_of(node, source, layouts)
-                    layouts[copy] = _fresh(copy, last=_reads_last(node))
+                    copy = copy_of(node, source, layouts, last=_reads_last(node))
                     nodes.append(copy)
                     node.inputs = [copy if value is source else value for value in node.inputs]
         layouts[node] = _layout_of(node, layouts)
@@ -44,9 +56,16 @@ def _layout_of(node: Node, layouts: Layouts) -> Tensor:
         if result is not None and result.untyped_storage()._cdata == source.untyped_storage()._cdata:
             return result
         node.kernel = Torch("its elements must move in memory")
-    if isinstance(node.kernel, OpKernel) and node.kernel.channel_axis is None:
-        return _fresh(node, last=_axis_of(layouts[node.inputs[0]]) == -1)
+    if isinstance(node.kernel, Concat):
+        return _fresh(node, last=not any(_together(layouts[source], 1) for source in node.inputs))
     return _fresh(node, last=_writes_last(node))
+
+
+def _choose_axis(node: Node, layouts: Layouts) -> None:
+    """A kernel that takes any axis as the channels takes the one whose elements its first input has together."""
+    kernel = node.kernel
+    if isinstance(kernel, OpKernel) and kernel.channel_axis is None:
+        kernel.channel_axis = 1 if len(node.shape) == 2 or _together(layouts[node.inputs[0]], 1) else -1
 
 
 def _writes_last(node: Node) -> bool:
@@ -75,26 +94,40 @@ def _can_read(node: Node, index: int, layouts: Layouts) -> bool:
     if isinstance(kernel, Linear):
         return x.is_contiguous()
     if isinstance(kernel, OpKernel):
-        return x.dim() == 2 or _together(x, kernel.channel_axis or _axis_of(layouts[node.inputs[0]]))
+        return _together(x, 1 if x.dim() == 2 else _axis(kernel))
     if isinstance(kernel, Conv | Separable | Transposed | Whole):
         return _together(x, 1)
     return True
 
 
-def _axis_of(x: Tensor) -> int:
-    """The axis whose elements lie together, where a kernel takes either."""
-    return 1 if _together(x, 1) else -1
+def _axis(kernel: OpKernel) -> int:
+    assert kernel.channel_axis is not None  # chosen by now
+    return kernel.channel_axis
 
 
 def _together(x: Tensor, axis: int) -> bool:
     return x.shape[axis] == 1 or x.stride(axis) == 1
 
 
-def copy_of(node: Node, source: Node, layouts: Layouts) -> Node:
-    """A node that copies `source` into memory of its own, for `node`."""
+def same_order(x: Tensor, other: Tensor) -> bool:
+    """Whether the axes of `x` follow each other in memory as those of `other` do."""
+    axes = [axis for axis, size in enumerate(x.shape) if size > 1]
+    return sorted(axes, key=x.stride) == sorted(axes, key=other.stride)
+
+
+def needs_dense(node: Node) -> bool:
+    """Whether the kernel of `node` reads all its input as one run of rows."""
+    return isinstance(node.kernel, Linear) and len(node.shape) > 2
+
+
+def copy_of(node: Node, source: Node, layouts: Layouts, *, last: bool = False) -> Node:
+    """A node that copies `source` into memory of its own, for `node`; `last` as in _fresh."""
     kernel: Kernel = Torch("its elements must move in memory")
-    if 2 <= len(source.shape) <= 5 and source.dtype == torch.float32 and _together(layouts[source], 1):
-        kernel = pointwise(Terms())
+    axis = -1 if last and len(source.shape) > 2 else 1
+    if 2 <= len(source.shape) <= 5 and source.dtype == torch.float32 and _together(layouts[source], axis):
+        kernel = pointwise(Terms(), channel_axis=axis)
     arguments = {"self": source, "memory_format": None}
     target = torch.ops.aten.clone.default
-    return Node("clone", arguments, source.shape, source.dtype, node.layer, target, kernel, [source])
+    copy = Node("clone", arguments, source.shape, source.dtype, node.layer, target, kernel, [source])
+    layouts[copy] = _fresh(copy, last=last)
+    return copy

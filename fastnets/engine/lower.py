@@ -56,6 +56,8 @@ SAME |= {"feature_dropout", "feature_alpha_dropout"}
 
 def lower(graph: Graph, context: Context) -> None:
     """Give every node a kernel, and remove those that only name another's value."""
+    graph.drop_dead()
+    extra = {node.args["self"] for node in graph.nodes if node.op == "getitem" and node.args["index"] > 0}
     for node in list(graph.nodes):
         if node.op == "input":
             continue
@@ -65,6 +67,8 @@ def lower(graph: Graph, context: Context) -> None:
             _part(node, graph)
         elif node.op in VIEWS and len(node.sources) == 1:
             node.inputs, node.kernel = node.sources, View(_view_of(node))
+        elif node in extra:
+            node.inputs, node.kernel = node.sources, Torch("more than its first result is read")
         else:
             _apply(node, context)
     graph.drop_dead()
@@ -81,10 +85,10 @@ def _part(node: Node, graph: Graph) -> None:
     if whole.op in VIEWS:
         split = _view_of(whole)
         node.inputs, node.kernel = list(whole.inputs), View(lambda base: split(base)[index])
-    elif index == 0 and not isinstance(whole.kernel, Torch) and whole.kernel is not None:
-        node.inputs, node.kernel = list(whole.inputs), whole.kernel
+    elif isinstance(whole.kernel, Torch):
+        node.inputs, node.kernel = [whole], Torch(f"{whole.op} has several results")
     else:
-        node.inputs, node.kernel = whole.sources, Torch(f"{whole.op} has several results")
+        node.inputs, node.kernel = list(whole.inputs), whole.kernel
 
 
 def _view_of(node: Node) -> Callable[[Tensor], Any]:

@@ -144,7 +144,7 @@ class Instance:
 
     def _record(self) -> None:
         for node in self.plan.graph.nodes:
-            if node.op == "input" or isinstance(node.kernel, View | Concat):
+            if node.op == "input" or isinstance(node.kernel, View | Concat) or 0 in node.shape:
                 continue
             if isinstance(node.kernel, Torch):
                 self.segments.append(_TorchStep(node))

@@ -19,10 +19,10 @@ from fastnets.ops.epilogue import Activation
 _ALL = {"scale": "scale", "shift": "shift", "residual": "residual", "activation": "activation"}
 
 
-def pointwise(terms: Terms) -> OpKernel:
+def pointwise(terms: Terms, *, channel_axis: int | None = None) -> OpKernel:
     """activation(x * scale + shift + residual) as a step of its own."""
     call = ActivationCall(torch.empty(0), Activation())
-    axis = None if terms.scale is None and terms.shift is None else 1
+    axis = channel_axis if terms.scale is None and terms.shift is None else 1
     return OpKernel(ACTIVATION, call, takes=_ALL, channel_axis=axis, terms=terms)
 
 
@@ -76,6 +76,8 @@ def prelu(node: Node, context: Context) -> Lowered | str:
     weight = node.args["weight"]
     if not isinstance(weight, Tensor) or len(node.shape) < 3:
         return "the kernel needs constant weights and a spatial axis"
+    if weight.numel() == 1:
+        return _activation(node, "leaky", float(weight))
     other = weight.detach().reshape(1, -1, *(1,) * (len(node.shape) - 2))
     call = CombineCall(torch.empty(0), other, "prelu")
     return OpKernel(COMBINE, call, takes={"activation": "activation"}), [node.args["self"]]

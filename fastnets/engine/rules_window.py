@@ -49,23 +49,24 @@ def pooling(node: Node, context: Context) -> Lowered | str:
     return OpKernel(POOL, call), [x]
 
 
-@rule(*(f"adaptive_avg_pool{n}d" for n in (1, 2, 3)))
+@rule(*(f"adaptive_{kind}_pool{n}d" for kind in ("avg", "max") for n in (1, 2, 3)))
 def adaptive(node: Node, context: Context) -> Lowered | str:
     x = node.args["self"]
     axes = int(node.op[-2])
     if len(x.shape) != axes + 2:
         return f"the input has {len(x.shape)} axes; the kernel needs a batch axis"
-    sizes, wanted = x.shape[2:], node.shape[2:]
+    sizes, wanted = x.shape[2:], _sizes(node.args["output_size"], axes)
     if any(size % out for size, out in zip(sizes, wanted, strict=True)):
         return f"the windows of {sizes} to {wanted} differ in size"
     if sizes == wanted:
         return pointwise(Terms()), [x]
-    return _mean(x, tuple(size // out for size, out in zip(sizes, wanted, strict=True)))
+    return _apart(x, tuple(size // out for size, out in zip(sizes, wanted, strict=True)), "avg" in node.op)
 
 
-def _mean(x: Node, window: tuple[int, ...]) -> Lowered:
+def _apart(x: Node, window: tuple[int, ...], average: bool) -> Lowered:
+    """A pool whose windows lie beside each other."""
     axes = len(window)
-    call = PoolCall(_NONE, True, window, window, (0,) * axes, (1,) * axes)
+    call = PoolCall(_NONE, average, window, window, (0,) * axes, (1,) * axes)
     return OpKernel(POOL, call), [x]
 
 
@@ -73,9 +74,9 @@ def _mean(x: Node, window: tuple[int, ...]) -> Lowered:
 def mean(node: Node, context: Context) -> Lowered | str:
     x, dims = node.args["self"], node.args.get("dim")
     axes = len(x.shape)
-    if dims is None or not node.args.get("keepdim") or {d % axes for d in dims} != set(range(2, axes)) or axes < 3:
-        return "the kernel takes the mean over all spatial axes, and keeps them"
-    return _mean(x, x.shape[2:])
+    if dims is None or {d % axes for d in dims} != set(range(2, axes)) or axes < 3:
+        return "the kernel takes the mean over all spatial axes"
+    return _apart(x, x.shape[2:], average=True)
 
 
 @rule(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastnets.engine.graph import Graph, Node
 from fastnets.engine.kernels import Concat, Torch, View
-from fastnets.engine.layout import Layouts, copy_of
+from fastnets.engine.layout import Layouts, copy_of, needs_dense, same_order
 
 ALIGNMENT = 64  # bytes: a cache line
 
@@ -101,7 +101,7 @@ def _join_in_place(graph: Graph, layouts: Layouts) -> dict[Node, tuple[Node, int
             slices[join] = slices[join.inputs[0]]
             continue
         for index, source in enumerate(join.inputs):
-            if source in slices or not _may_move(graph, source, layouts, axis):
+            if source in slices or not _may_move(graph, source, layouts, join):
                 source = _copied(graph, join, index, layouts)
             slices[source] = (join, axis, start)
             start += source.shape[axis]
@@ -121,14 +121,17 @@ def _is_start_of_other(join: Node, slices: dict[Node, tuple[Node, int, int]]) ->
     return True
 
 
-def _may_move(graph: Graph, node: Node, layouts: Layouts, axis: int) -> bool:
+def _may_move(graph: Graph, node: Node, layouts: Layouts, join: Node) -> bool:
     """Whether the value can be made inside a join: a kernel's own, and nothing reads it in a way that needs more."""
     if node.op == "input" or node.several or isinstance(node.kernel, View) or node in graph.output_nodes:
         return False
-    if isinstance(node.kernel, Concat) and axis != node.kernel.axis:
+    if isinstance(node.kernel, Concat) and join.kernel.axis != node.kernel.axis:
         return False
-    views = [user for user in graph.users()[node] if isinstance(user.kernel, View)]
-    return all(user.op in ("slice", "select", "narrow", "getitem") for user in views)
+    if needs_dense(node) or not same_order(layouts[node], layouts[join]):
+        return False
+    readers = graph.users()[node]
+    views = [user for user in readers if isinstance(user.kernel, View)]
+    return not any(map(needs_dense, readers)) and all(v.op in ("slice", "select", "narrow", "getitem") for v in views)
 
 
 def _copied(graph: Graph, join: Node, index: int, layouts: Layouts) -> Node:

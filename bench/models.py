@@ -1,0 +1,252 @@
+"""Whole networks against other libraries, called back to back and after a pause.
+
+    python bench/models.py [--threads 2] [--minutes 12] [--peers openvino,onnxruntime] [--only resnet]
+
+Each library runs in a process of its own, and calls alternate between them. Nothing is reported for a library whose
+output is not within 1e-4 of torch's, nor where building a network takes it longer than --prepare seconds. Writes
+bench/results/models_<threads>threads_<isa>.csv. --minutes ends the run before the next network, and --peers without
+"compile" leaves out the one that takes longest to build.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import queue
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import provenance
+from model_peers import LIBRARIES, PACKAGES
+from model_zoo import NETWORKS, Network
+
+from fastnets import _C
+
+PAUSE_S = 0.02
+"""Between the calls of two libraries, so that threads of the other stop spinning, and before a call "after idle"."""
+BURST_S = 0.1
+"""Calls back to back take about so long, and are one at least."""
+RHYTHMS = ("back to back", "after 20 ms")
+RESULTS = Path(__file__).parent / "results"
+
+
+class Stopped(Exception):
+    """A library did not answer in time, or ended."""
+
+
+def work(library: str, threads: int) -> None:
+    """Answer each line on stdin: {"prepare": number} with an error or none, {"clock": name} with two times in ms."""
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(threads)
+    answers, sys.stdout = sys.stdout, sys.stderr  # libraries print what they like
+    run: Any = None
+    burst = 1
+    for line in sys.stdin:
+        order = json.loads(line)
+        if "prepare" in order:
+            run = None  # frees the network before this one
+            try:
+                run, burst = prepare(library, NETWORKS[order["prepare"]], threads)
+                reply: Any = ""
+            except Exception as error:  # a peer that cannot run the network is a row without it
+                reply = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
+        else:
+            reply = times(run, burst, order["clock"])
+        print(json.dumps(reply), file=answers, flush=True)
+
+
+def prepare(library: str, network: Network, threads: int) -> tuple[Any, int]:
+    """The call, and how many of them make a burst."""
+    run, result = LIBRARIES[library](network, threads)
+    actual = result()
+    with torch.inference_mode():
+        expected = network.model()(network.input())
+    error = float((actual - expected).norm() / expected.norm())
+    if not error < 1e-4:
+        raise ValueError(f"its output has a relative error of {error:.1e}")
+    run()
+    start = time.perf_counter()
+    run()
+    return run, max(1, round(BURST_S / (time.perf_counter() - start)))
+
+
+def times(run: Any, burst: int, clock: str) -> tuple[float, float]:
+    """Milliseconds of a call among others, and of one after a pause."""
+    now = time.process_time if clock == "cpu" else time.perf_counter
+    run()  # what the other processes evicted comes back
+    start = now()
+    for _ in range(burst):
+        run()
+    steady = (now() - start) / burst
+    time.sleep(PAUSE_S)
+    start = now()
+    run()
+    return steady * 1e3, (now() - start) * 1e3
+
+
+class Worker:
+    """A library in a process of its own."""
+
+    def __init__(self, library: str, threads: int) -> None:
+        self.library, self.threads = library, threads
+        self._start()
+
+    def _start(self) -> None:
+        command = [sys.executable, __file__, "--worker", self.library, "--threads", str(self.threads)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self.answers: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._read, args=(self.process, self.answers), daemon=True).start()
+
+    @staticmethod
+    def _read(process: subprocess.Popen[str], answers: queue.Queue[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            answers.put(line)
+        answers.put("")
+
+    def ask(self, order: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+
+    def answer(self, seconds: float) -> Any:
+        """Raises Stopped, with the library ready for other orders, if none comes in time."""
+        try:
+            line = self.answers.get(timeout=max(seconds, 0.0))
+        except queue.Empty:
+            line, reason = "", f"not ready in {seconds:.0f} s"
+        else:
+            reason = f"its process ended with {self.process.poll()}"
+        if not line:
+            self.close()
+            self._start()
+            raise Stopped(reason)
+        return json.loads(line)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def ready(workers: dict[str, Worker], number: int, seconds: float) -> tuple[list[str], str]:
+    """Build a network in all libraries at once: those that have it, and why the others have not."""
+    for worker in workers.values():
+        worker.ask({"prepare": number})
+    have, missing = [], []
+    deadline = time.perf_counter() + seconds
+    for name, worker in workers.items():
+        try:
+            # Ours may not be left out.
+            reason = worker.answer(600 if name == "fastnets" else deadline - time.perf_counter())
+        except Stopped as stopped:
+            reason = str(stopped)
+        if not reason:
+            have.append(name)
+        elif name == "fastnets":
+            raise SystemExit(f"{NETWORKS[number].name}: fastnets: {reason}; nothing reported")
+        else:
+            missing.append(f"{name}: {reason}")
+    return have, "; ".join(missing)
+
+
+def measure(
+    workers: dict[str, Worker], names: list[str], repeats: int, seconds: float, clock: str
+) -> dict[str, list[tuple[float, float]]]:
+    """The times of each library, taken in turns, at least 3 of them and then until `seconds` are over."""
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    start = time.perf_counter()
+    for turn in range(repeats):
+        if turn >= 3 and time.perf_counter() - start > seconds:
+            break
+        for name in names:
+            time.sleep(PAUSE_S)
+            workers[name].ask({"clock": clock})
+            taken[name].append(tuple(workers[name].answer(600)))
+    return taken
+
+
+def spread(values: list[float]) -> float:
+    """Interquartile range over median; of a single value 0."""
+    if len(values) < 2:
+        return 0.0
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return (high - low) / middle
+
+
+def rows(network: Network, taken: dict[str, list[tuple[float, float]]], missing: str) -> list[dict[str, Any]]:
+    """A line for each rhythm."""
+    lines = []
+    for i, rhythm in enumerate(RHYTHMS):
+        mine = [pair[i] for pair in taken["fastnets"]]
+        ours = statistics.median(mine)
+        line: dict[str, Any] = {"network": network.name, "rhythm": rhythm, "turns": len(mine)}
+        line |= {"ours_ms": round(ours, 3), "ours_spread": round(spread(mine), 2)}
+        best = ""
+        for name in LIBRARIES:
+            if name != "fastnets":
+                theirs = [pair[i] for pair in taken.get(name, [])]
+                line[f"{name}_ratio"] = round(statistics.median(theirs) / ours, 2) if theirs else ""
+                line[f"{name}_spread"] = round(spread(theirs), 2) if theirs else ""
+        ratios = {name: line[f"{name}_ratio"] for name in taken if name != "fastnets"}
+        best = min(ratios, key=lambda name: ratios[name], default="")
+        lines.append(line | {"best_peer": best, "best_ratio": ratios.get(best, ""), "missing": missing})
+    return lines
+
+
+def write(lines: list[dict[str, Any]], target: Path) -> None:
+    """The table so far: a long run that is stopped keeps what it measured."""
+    with target.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--row", type=float, default=15, help="seconds of measuring a network, after 3 turns")
+    parser.add_argument("--prepare", type=float, default=60, help="seconds in which a peer must have built a network")
+    parser.add_argument("--minutes", type=float, default=60, help="no network begins later")
+    parser.add_argument("--peers", default=",".join(name for name in LIBRARIES if name != "fastnets"))
+    parser.add_argument("--only", default="", help="networks whose name contains this")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: on a busy machine, one thread")
+    parser.add_argument("--worker", choices=list(LIBRARIES), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work(options.worker, options.threads)
+        return
+    end = time.perf_counter() + 60 * options.minutes
+    workers = {name: Worker(name, options.threads) for name in ("fastnets", *filter(None, options.peers.split(",")))}
+    packages = [PACKAGES[name] for name in workers if name in PACKAGES]
+    about = provenance(options.threads, *packages) | {"isa": _C.active_isa(), "clock": options.clock}
+    target = RESULTS / f"models_{options.threads}threads_{_C.active_isa()}.csv"
+    lines: list[dict[str, Any]] = []
+    try:
+        for number, network in enumerate(NETWORKS):
+            if options.only not in network.name or time.perf_counter() > end:
+                continue
+            have, missing = ready(workers, number, options.prepare)
+            taken = measure(workers, have, options.repeats, options.row, options.clock)
+            for line in rows(network, taken, missing):
+                print(*(f"{key}={value}" for key, value in line.items()), flush=True)
+                lines.append(about | line)
+            if not options.only:
+                write(lines, target)
+    finally:
+        for worker in workers.values():
+            worker.close()
+
+
+if __name__ == "__main__":
+    main()
