@@ -289,3 +289,19 @@ class InPlace(nn.Module):
 @torch.no_grad()
 def test_writes_in_place_reach_all_names() -> None:
     assert_same(optimize(InPlace().eval(), image())(image()), InPlace()(image()))
+
+
+@torch.no_grad()
+def test_bfloat16_is_near(tmp_path: Path) -> None:
+    model = small()
+    optimized = optimize(model, image(), dtype="bf16")
+    y = optimized(image(2))
+    assert y.dtype == torch.float32
+    assert_same(y, model(image(2)), 2e-2)
+    plan, exact = optimized.plan_for(image()), optimize(model, image()).plan_for(image())
+    assert plan.storage.bytes < 0.7 * exact.storage.bytes
+    assert not any(isinstance(node.kernel, Torch) for node in plan.graph.nodes)
+    optimized.save(tmp_path / "small.safetensors")
+    assert torch.equal(Optimized.load(tmp_path / "small.safetensors", dtype="bf16")(image(2)), y)
+    with pytest.raises(InputError, match="pass one of fp32, bf16"):
+        optimize(model, image(), dtype="fp8")  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from fastnets.engine.graph import Node
@@ -44,6 +45,7 @@ class Kernel:
 
     name: ClassVar[str] = ""
     terms: Terms = field(default_factory=Terms, kw_only=True)
+    dtype: torch.dtype = field(default=torch.float32, kw_only=True)
 
     @property
     def accepts(self) -> frozenset[str]:
@@ -172,7 +174,7 @@ class Conv(Kernel):
         if self.packed is None:
             terms = self.terms
             self.packed = PackedConv(
-                self.weight,
+                self.weight.to(self.dtype),
                 terms.shift,
                 stride=self.window.stride,
                 padding=self.window.padding,
@@ -238,7 +240,7 @@ class Transposed(Kernel):
         if self.packed is None:
             terms = self.terms
             self.packed = PackedConvTranspose(
-                self._scaled(),
+                self._scaled().to(self.dtype),
                 terms.shift,
                 activation=terms.activation.name,
                 parameters=terms.activation.parameters,
@@ -278,9 +280,11 @@ class Separable(Kernel):
         if self.packed is None:
             first, terms, window = self.depthwise.terms, self.terms, self.depthwise.window
             pointwise = self.pointwise.weight.detach()
+            if terms.scale is not None:
+                pointwise = pointwise * terms.scale.view(-1, *(1,) * (pointwise.dim() - 1))
             self.packed = PackedSeparable(
-                self.depthwise.weight,
-                pointwise if terms.scale is None else pointwise * terms.scale.view(-1, *(1,) * (pointwise.dim() - 1)),
+                self.depthwise.weight.to(self.dtype),
+                pointwise.to(self.dtype),
                 terms.shift,
                 middle_scale=first.scale,
                 middle_bias=first.shift,

@@ -124,7 +124,7 @@ def copy_of(node: Node, source: Node, layouts: Layouts, *, last: bool = False) -
     """A node that copies `source` into memory of its own, for `node`; `last` as in _fresh."""
     kernel: Kernel = Torch("its elements must move in memory")
     axis = -1 if last and len(source.shape) > 2 else 1
-    if 2 <= len(source.shape) <= 5 and source.dtype == torch.float32 and _together(layouts[source], axis):
+    if 2 <= len(source.shape) <= 5 and source.dtype in KERNEL_DTYPES and _together(layouts[source], axis):
         kernel = pointwise(Terms(), channel_axis=axis)
     arguments = {"self": source, "memory_format": None}
     target = torch.ops.aten.clone.default

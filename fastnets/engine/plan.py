@@ -194,7 +194,10 @@ class _TorchStep:
 
     @staticmethod
     def _value(instance: Instance, source: Node) -> Any:
-        return instance.several[source] if source.several else instance.tensor(source)
+        if source.several:
+            return instance.several[source]
+        value = instance.tensor(source)
+        return value.float() if value.dtype == torch.bfloat16 else value
 
 
 def _empty(layout: Tensor) -> Tensor:
