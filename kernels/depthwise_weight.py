@@ -104,7 +104,7 @@ def _sums(x, grad, partial, lines, size_z, size_y, size_x, out_z, out_y, out_x,
             xi = xo[None, :] * STRIDE_X - before_x + kx[:, None] * STEP_X
             at = n * xs_n + zi * xs_z + yi * xs_y + xi * xs_x
             read = (xi >= 0) & (xi < end_x) & (kx < KERNEL_X)[:, None] & (xo < out_x)[None, :]
-            at = tl.multiple_of(at, (1, UNIT))
+            at = tl.multiple_of(at, (UNIT, UNIT))
             value = tl.load(
                 x + at[:, :, None] + c[None, None, :], mask=read[:, :, None] & in_c[None, None, :], other=0.0
             )

@@ -42,13 +42,15 @@ def place(x: Tensor, placement: str) -> Tensor:
     if placement == "channels_first":
         return x.contiguous()
     if placement == "misaligned":
-        frame = torch.full((x.numel() + 1,), float("nan"), dtype=x.dtype)
+        frame = torch.full((x.numel() + 1,), float("nan"), dtype=x.dtype, device=x.device)
         shape = (len(x), *x.shape[2:], x.shape[1]) if x.dim() > 2 else x.shape
         view = frame[1:].view(shape)
         view = view.movedim(-1, 1) if x.dim() > 2 else view
     else:  # a channel slice, and a crop, of a wider tensor
         batch, channels, *spatial = x.shape
-        frame = torch.full((batch, *(s + 2 for s in spatial), channels + 7), float("nan"), dtype=x.dtype)
+        frame = torch.full(
+            (batch, *(s + 2 for s in spatial), channels + 7), float("nan"), dtype=x.dtype, device=x.device
+        )
         view = frame.movedim(-1, 1)[(slice(None), slice(3, 3 + channels), *(slice(1, 1 + s) for s in spatial))]
     return view.copy_(x)
 

@@ -68,18 +68,21 @@ def conv_call(
     return ConvCall(**{**vars(call), "residual": empty(*call.out_shape, dtype=dtype)}) if residual else call
 
 
-def _depthwise(call: ConvCall) -> None:
+def _depthwise(call: ConvCall, *, backward: bool) -> None:
     assert depthwise.can_run(call) is None
     y = depthwise.launch(call)
-    depthwise.data_gradient(call, y)
-    depthwise_weight.weight_gradient(call, y)
+    if backward:
+        depthwise.data_gradient(call, y)
+        depthwise_weight.weight_gradient(call, y)
 
 
-def _depthwise_shape(channels: int, size: tuple[int, ...], kernel: int, **options: Any) -> Shape:
+def _depthwise_shape(
+    channels: int, size: tuple[int, ...], kernel: int, *, backward: bool = False, **options: Any
+) -> Shape:
     call = conv_call((4, channels, *size), channels, (kernel,) * len(size), groups=channels, **options)
     text = "-".join(f"{key}{value}" for key, value in options.items())
     name = f"depthwise-{channels}-{'x'.join(map(str, size))}-k{kernel}-{text}"
-    return Shape(name, lambda: _depthwise(call), wide=("_rows", "_sums"))
+    return Shape(name, lambda: _depthwise(call, backward=backward), wide=("_rows", "_sums") if backward else ("_rows",))
 
 
 def _conv(call: ConvCall, *, backward: bool) -> None:
@@ -120,16 +123,19 @@ def _separable_shape(inputs: int, outputs: int, size: tuple[int, ...], dtype: to
     return Shape(f"separable-{inputs}-{outputs}-{dtype}", lambda: separable.launch(call), products)
 
 
-def _norm(call: NormCall) -> None:
+def _norm(call: NormCall, *, backward: bool) -> None:
     assert norm.can_run(call) is None
-    norm_gradient.gradients(call, norm.launch(call))
+    y = norm.launch(call)
+    if backward:
+        norm_gradient.gradients(call, y)
 
 
-def _norm_shape(shape: tuple[int, ...], groups: int, dtype: torch.dtype = BF16) -> Shape:
+def _norm_shape(shape: tuple[int, ...], groups: int, dtype: torch.dtype = BF16, *, backward: bool = False) -> Shape:
     x, vector = empty(*shape, dtype=dtype), torch.empty(shape[1], dtype=dtype, device="meta")
     call = NormCall(x, groups, vector, vector, residual=x, activation=Activation("leaky", (0.01,)))
     name = f"norm-{'x'.join(map(str, shape))}-g{groups}-{dtype}"
-    return Shape(name, lambda: _norm(call), wide=("_moments", "_apply", "_sums"))
+    wide = ("_moments", "_apply", *(("_sums",) if backward else ()))
+    return Shape(name, lambda: _norm(call, backward=backward), wide=wide)
 
 
 def _transposed_shape(inputs: int, outputs: int, size: tuple[int, ...], dtype: torch.dtype = BF16) -> Shape:
@@ -162,8 +168,8 @@ def _accumulate(*, last: bool) -> None:
 
 
 SHAPES = [
-    _depthwise_shape(64, (112, 112), 3, residual=True),
-    _depthwise_shape(24, (56, 56), 3, stride=2),
+    _depthwise_shape(64, (112, 112), 3, residual=True, backward=True),
+    _depthwise_shape(24, (56, 56), 3, stride=2, backward=True),
     _depthwise_shape(128, (56, 56), 5, dilation=2),
     _depthwise_shape(96, (56, 56), 7, dtype=FP32),
     _depthwise_shape(64, (64, 64), 31),
@@ -177,7 +183,7 @@ SHAPES = [
     _separable_shape(728, 728, (19, 19)),
     _separable_shape(32, 64, (112, 112)),
     _separable_shape(64, 64, (56, 56), FP32),
-    _norm_shape((2, 32, 96, 96, 96), 32),
+    _norm_shape((2, 32, 96, 96, 96), 32, backward=True),
     _norm_shape((4, 320, 56, 56), 32, FP32),
     _transposed_shape(128, 64, (24, 24, 24)),
     _transposed_shape(256, 128, (28, 28), FP32),

@@ -18,7 +18,7 @@ from fastnets.ops.depthwise import depthwise
 
 def test_values_of_all_kernels() -> None:
     """TRITON_INTERPRET is read when kernels are imported: a process of its own."""
-    path = Path(__file__).with_name("interpreted_kernels.py")
+    path = Path(__file__).with_name("kernel_values.py")
     command = [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--durations=10", str(path)]
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

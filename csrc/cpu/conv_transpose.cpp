@@ -192,7 +192,7 @@ int64_t FASTNETS_ENTRY(conv_transpose_scratch)(const ConvTransposeCall& c, int t
 
 void FASTNETS_ENTRY(conv_transpose)(const ConvTransposeCall& c, void* scratch, ThreadContext& context) {
   using namespace FASTNETS_LEVEL;
-  if (context.thread == 0) std::memset(scratch, 0, static_cast<size_t>(zeros_bytes(c)));
+  while (next_item(context) < 1) std::memset(scratch, 0, static_cast<size_t>(zeros_bytes(c)));
   finish(context);
   const Scratch s = cut(c, scratch, context.thread);
   const int64_t blocks = (c.y.channels / c.groups + kLanes - 1) / kLanes * c.groups;

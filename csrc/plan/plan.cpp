@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "common/arguments.h"
+#include "plan/pool.h"
 
 namespace fastnets {
 namespace {
@@ -73,18 +74,19 @@ void Plan::run(const std::vector<char*>& externals, int nthreads, double* second
     const char* address = externals[static_cast<size_t>(patch.external)] + patch.offset;
     std::memcpy(patch.slot, &address, sizeof address);
   }
-  void* memory = scratch_.at_least(scratch(nthreads));
-  run_team(nthreads, [&](ThreadContext& context) {
-    const bool timed = seconds != nullptr && context.thread == 0;
-    double start = timed ? now() : 0;
-    for (size_t i = 0; i < steps_.size(); ++i) {
-      steps_[i]->run(memory, context);
-      if (!timed) continue;
-      const double stop = now();
-      seconds[i] += stop - start;
-      start = stop;
-    }
-  });
+  memory_ = scratch_.at_least(scratch(nthreads));
+  if (seconds == nullptr) return run_steps(nthreads, size(), &Plan::run_step, this);
+  for (first_ = 0; first_ < size(); ++first_) {
+    const double start = now();
+    run_steps(nthreads, 1, &Plan::run_step, this);
+    seconds[first_] += now() - start;
+  }
+  first_ = 0;
+}
+
+void Plan::run_step(void* self, int64_t step, ThreadContext& context) {
+  const Plan& plan = *static_cast<Plan*>(self);
+  plan.steps_[static_cast<size_t>(plan.first_ + step)]->run(plan.memory_, context);
 }
 
 }  // namespace fastnets

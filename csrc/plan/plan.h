@@ -40,11 +40,15 @@ class Plan {
     int64_t external, offset;  // of an external region, bytes from its start
   };
 
+  static void run_step(void* self, int64_t step, ThreadContext& context);
+
   std::vector<Region> regions_;
   std::vector<std::unique_ptr<Step>> steps_;
   std::vector<Patch> patches_;
   std::vector<pybind11::object> retained_;
   Buffer scratch_;
+  void* memory_ = nullptr;  // of the run, in scratch_
+  int64_t first_ = 0;       // the step that a timed run is at
 };
 
 }  // namespace fastnets

@@ -1,8 +1,12 @@
-"""The values of the Triton kernels, run in Python on the CPU: what test_kernels_values.py starts as a process."""
+"""The values of the Triton kernels: with TRITON_INTERPRET=1 in Python on the CPU, else on a GPU.
+
+test_kernels_values.py starts the first as a process, bench/gpu.sh the second.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import pytest
@@ -32,6 +36,8 @@ from fastnets.ops.separable import separable
 from fastnets.ops.window_accumulate import reference as windows_reference
 from fastnets.ops.window_accumulate import window_accumulate
 
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 8e-3}
 """Relative, 2-norm: that of the results' own rounding."""
 
@@ -41,9 +47,14 @@ def converted(call: Any, dtype: torch.dtype) -> Any:
     return type(call)(**{**vars(call), **tensors})
 
 
+def on_device(call: Any) -> Any:
+    tensors = {n: v.to(DEVICE) for n, v in vars(call).items() if isinstance(v, torch.Tensor)}
+    return type(call)(**{**vars(call), **tensors})
+
+
 def error_of(op: Any, implementation: str, call: Any, placement: str = "slices") -> float:
     """Against float64, into a slice of a NaN tensor where the op can write into one."""
-    call = placed(call, placement)
+    call = placed(on_device(call), placement)
     chosen = next(i for i in op.implementations if i.name == implementation)
     assert chosen.can_run(call) is None
     expected = op.reference(in_float64(call))
@@ -61,9 +72,9 @@ def gradient_errors(function: Any, leaves: list[torch.Tensor], implementation: s
     """Of the gradients of `function(*leaves, implementation=...)`, against float64 in torch."""
     results = []
     for dtype, name in ((leaves[0].dtype, implementation), (torch.float64, "torch")):
-        own = [leaf.detach().to(dtype).requires_grad_() for leaf in leaves]
+        own = [leaf.detach().to(DEVICE, dtype).requires_grad_() for leaf in leaves]
         y = function(*own, implementation=name)
-        weights = torch.cos(torch.arange(y.numel())).view(y.shape).to(leaves[0].dtype).to(dtype)
+        weights = torch.cos(torch.arange(y.numel(), device=DEVICE)).view(y.shape).to(leaves[0].dtype).to(dtype)
         results.append(torch.autograd.grad(y, own, weights))
     return [relative_error(a, b) for a, b in zip(*results, strict=True)]
 
@@ -115,6 +126,7 @@ def _wrong(position, k, STRIDE: tl.constexpr, STEP: tl.constexpr, before, size, 
     return _right(position + 1, k, STRIDE, STEP, before, size, TRANSPOSED)
 
 
+@pytest.mark.skipif(not INTERPRETED, reason="a compiled kernel keeps the functions that it was compiled with")
 def test_a_wrong_kernel_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that reads a pixel further: the check of the others sees it."""
     call = depthwise_cases.make(DEPTHWISE[0])
@@ -140,11 +152,14 @@ def test_conv(case: conv_cases.Case) -> None:
     assert error_of(conv_cases.OP, "triton_product", conv_cases.make(case)) <= 1e-5
 
 
+PRODUCTS = [torch.float16] if INTERPRETED else [torch.float16, torch.bfloat16]
+"""The interpreter has no products of bfloat16."""
+
+
+@pytest.mark.parametrize("dtype", PRODUCTS)
 @pytest.mark.parametrize("case", CONV[1:3], ids=lambda case: case.name)
-def test_conv_in_16_bits(case: conv_cases.Case) -> None:
-    """float16 only: the interpreter has no products of bfloat16."""
-    call = converted(conv_cases.make(case), torch.float16)
-    assert error_of(conv_cases.OP, "triton_product", call) <= TOLERANCE[torch.float16]
+def test_conv_in_16_bits(case: conv_cases.Case, dtype: torch.dtype) -> None:
+    assert error_of(conv_cases.OP, "triton_product", converted(conv_cases.make(case), dtype)) <= TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize(
@@ -179,9 +194,10 @@ def test_separable(case: separable_cases.Case) -> None:
     assert error_of(separable_cases.OP, "triton", separable_cases.make(case)) <= 1e-5
 
 
-def test_separable_in_16_bits() -> None:
-    call = converted(separable_cases.make(SEPARABLE[0]), torch.float16)
-    assert error_of(separable_cases.OP, "triton", call) <= TOLERANCE[torch.float16]
+@pytest.mark.parametrize("dtype", PRODUCTS)
+def test_separable_in_16_bits(dtype: torch.dtype) -> None:
+    call = converted(separable_cases.make(SEPARABLE[0]), dtype)
+    assert error_of(separable_cases.OP, "triton", call) <= TOLERANCE[dtype]
 
 
 def test_separable_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +206,7 @@ def test_separable_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     leaves = [torch.randn(1, 6, 4, 5), torch.randn(6, 1, 3, 3), torch.randn(7, 6)]
     results = []
     for dtype, name in ((torch.float32, "triton"), (torch.float64, "torch")):
-        own = [leaf.to(dtype).requires_grad_() for leaf in leaves]
+        own = [leaf.to(DEVICE, dtype).requires_grad_() for leaf in leaves]
         if dtype == torch.float64:
             monkeypatch.delenv("FASTNETS_FORCE_IMPL")
         y = separable(*own, padding=1, middle_activation="relu", implementation=name)
@@ -246,7 +262,7 @@ def test_conv_transpose(case: transposed_cases.Case) -> None:
 
 
 def test_conv_transpose_refuses_overlaps() -> None:
-    call = transposed_cases.make(transposed_cases.Case((1, 20, 7, 8), 12, kernel=4, padding=1))
+    call = on_device(transposed_cases.make(transposed_cases.Case((1, 20, 7, 8), 12, kernel=4, padding=1)))
     (kernel,) = (i for i in transposed_cases.OP.implementations if i.name == "triton")
     assert "it needs a kernel of the size of the stride" in str(kernel.can_run(call))
 
@@ -262,7 +278,7 @@ def test_conv_transpose_refuses_overlaps() -> None:
     ],
 )
 def test_resize_argmax(shape: tuple[int, ...], size: tuple[int, ...], align_corners: bool) -> None:
-    x = place(torch.randn(shape), "slices")
+    x = place(torch.randn(shape, device=DEVICE), "slices")
     chosen = RESIZE_ARGMAX.choose(ResizeArgmaxCall(x, size, align_corners), "triton")
     actual = chosen.run(ResizeArgmaxCall(x, size, align_corners))
     assert actual.dtype == torch.uint8
@@ -282,7 +298,7 @@ def test_roi_align(case: roi_cases.Case) -> None:
 
 @pytest.mark.parametrize("case", nms_cases.CASES, ids=lambda case: case.name)
 def test_nms(case: nms_cases.Case) -> None:
-    call = nms_cases.make(case)
+    call = on_device(nms_cases.make(case))
     assert torch.equal(nms_cases.OP(call, "triton"), nms_cases.OP.reference(in_float64(call)))
 
 
@@ -293,19 +309,20 @@ WINDOWS = [case for case in window_cases.CASES if case.channels * math.prod(case
 def test_window_accumulate(case: window_cases.Case) -> None:
     a = window_cases.make(case)
     expected = windows_reference(a.out, a.windows, a.starts, a.weights, floor=a.floor)
-    frame = a.out._base
-    assert frame is not None
+    assert a.out._base is not None
+    frame = a.out._base.to(DEVICE)  # whole, and so are its strides
+    out = frame.as_strided(a.out.shape, a.out.stride(), a.out.storage_offset())
     outside = int(frame.isnan().sum())
-    window_accumulate(a.out, a.windows, a.starts, a.weights, floor=a.floor, implementation="triton")
-    assert relative_error(a.out, expected) <= 1e-6
+    window_accumulate(out, a.windows.to(DEVICE), a.starts, a.weights, floor=a.floor, implementation="triton")
+    assert relative_error(out.cpu(), expected) <= 1e-6
     assert int(frame.isnan().sum()) == outside
 
 
 def test_refusals() -> None:
-    call = depthwise_cases.make(depthwise_cases.Case(1, 4, (5, 5), (3, 3), multiplier=2))
+    call = on_device(depthwise_cases.make(depthwise_cases.Case(1, 4, (5, 5), (3, 3), multiplier=2)))
     (triton_depthwise,) = (i for i in depthwise_cases.OP.implementations if i.name == "triton_depthwise")
     assert "it needs one to one" in str(triton_depthwise.can_run(call))
-    call = depthwise_cases.make(DEPTHWISE[0])
+    call = on_device(depthwise_cases.make(DEPTHWISE[0]))
     assert "it needs torch.float32, float16 or bfloat16" in str(gpu.refusal(converted(call, torch.float64)))
     assert isinstance(call, ConvCall)
     elsewhere = ConvCall(**{**vars(call), "bias": torch.empty(3, device="meta")})

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# bench/gpu.sh OUT_DIR [--cpu-check]: install, test and measure the GPU kernels on this machine, in under 8 minutes.
+# Results: OUT_DIR/gpu.csv, OUT_DIR/summary.txt, and a log a step. --cpu-check runs the same steps with Triton's
+# interpreter on tiny sizes, without installing: it says whether the script works, and nothing about speed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=${1:?usage: bench/gpu.sh OUT_DIR [--cpu-check]}
+check=${2:-}
+mkdir -p "$out"
+out=$(cd "$out" && pwd)
+python=${PYTHON:-python3}
+failed=0
+rm -f "$out"/{summary,table}.txt "$out/gpu.csv"
+
+say() { echo "$*" | tee -a "$out/summary.txt"; }
+
+# step NAME SECONDS COMMAND...: its output goes to NAME.log; a failure is said, and the other steps still run.
+step() {
+  local name=$1 seconds=$2 start=$SECONDS
+  shift 2
+  if timeout "$seconds" "$@" >"$out/$name.log" 2>&1; then
+    say "$name: ok in $((SECONDS - start)) s"
+  else
+    say "$name: FAILED with $? after $((SECONDS - start)) s: $(tail -n 1 "$out/$name.log")"
+    failed=1
+  fi
+}
+
+# sanitize TOOL: the small cases under compute-sanitizer; not a failure where the machine has or allows none.
+sanitize() {
+  local tool=$1 log="$out/$1.log"
+  if ! command -v compute-sanitizer >/dev/null; then
+    say "$tool: compute-sanitizer is not installed"
+    return
+  fi
+  timeout 50 compute-sanitizer --tool "$tool" --error-exitcode 9 "$python" -m pytest -q -p no:cacheprovider \
+    tests/kernel_values.py -k "$small" >"$log" 2>&1 && say "$tool: ok" && return
+  case $? in
+    9) say "$tool: FAILED: $(grep -m 1 '=========' "$log" || true)"; failed=1 ;;
+    *) say "$tool: not run to its end (not allowed here, or too slow): $(tail -n 1 "$log")" ;;
+  esac
+}
+
+small="n2-21to21-6x5-k3x3 or n1-24to40-5x6 or n2-21to24-6x7 or g0-2x21x9x7 or 17-0.3"
+if [ "$check" = --cpu-check ]; then
+  export TRITON_INTERPRET=1
+  step values 200 "$python" -m pytest -q -p no:cacheprovider tests/kernel_values.py -k n2-21to21-6x5-k3x3
+  step measure 200 "$python" bench/gpu.py "$out" --cpu-check
+elif [ -n "$check" ]; then
+  echo "bench/gpu.sh: the second argument is '$check': pass --cpu-check, or none" >&2
+  exit 2
+else
+  step install 150 "$python" -m pip install --no-build-isolation --no-deps -e .
+  step values 130 "$python" -m pytest -q -p no:cacheprovider tests/kernel_values.py
+  step measure 190 "$python" bench/gpu.py "$out" --seconds 180
+  sanitize memcheck
+  sanitize racecheck
+fi
+cat "$out/table.txt" >>"$out/summary.txt" 2>/dev/null || say "no table"
+cat "$out/summary.txt"
+exit "$failed"
