@@ -8,7 +8,7 @@ WHEEL = $$(echo build/wheel/fastnets-*.whl)
 KERNEL_TESTS = tests/test_ops.py tests/test_window_accumulate.py tests/test_window_gather.py -k 'not every_isa_level'
 SOURCES = $(shell find csrc kernels fastnets -type f -not -name '*.pyc') pyproject.toml
 
-.PHONY: demo test bench bench-models lint sanitize isa clean
+.PHONY: demo test bench bench-ops bench-models lint sanitize isa clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.package
@@ -21,6 +21,12 @@ test: $(VENV)/.test
 bench: $(VENV)/.bench
 	$(VENV)/bin/python bench/demo.py --record
 	$(VENV)/bin/python bench/sliding_window.py
+
+# Layers against other libraries, then our AVX2 level against torch limited to AVX2.
+bench-ops: $(VENV)/.bench
+	$(VENV)/bin/python bench/ops.py --json build/bench-ops.json
+	$(VENV)/bin/python bench/ops.py --isa avx2 --json build/bench-ops-avx2.json
+	$(VENV)/bin/python bench/tuning.py
 
 # Whole networks against other libraries; MODELS="--minutes 12 --peers openvino,ncnn" bounds it.
 bench-models: $(VENV)/.bench

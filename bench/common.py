@@ -1,12 +1,16 @@
-"""What every benchmark writes beside its figures: which code they measured, and on what."""
+"""What benchmarks share: which code they measured, on what, and how they call ours."""
 
 from __future__ import annotations
 
 import datetime
 import importlib.metadata
 import subprocess
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from torch import Tensor
+
+from fastnets import _C
 from fastnets.machine import cpu_model
 
 
@@ -26,3 +30,16 @@ def commit() -> str:
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "none"
+
+
+def recorded(chain: Callable[[], Tensor], tensors: Sequence[Tensor], threads: int) -> Callable[[], Tensor]:
+    """The kernel calls of `chain`, which all lie in `tensors`, as one plan: what an engine runs, without Python."""
+    plan = _C.Plan([(x.data_ptr(), x.untyped_storage().nbytes(), False) for x in tensors])
+    with plan:
+        kept = [*tensors, chain()]  # the plan has addresses only
+
+    def run() -> Tensor:
+        plan.run([], threads)
+        return kept[-1]
+
+    return run

@@ -16,6 +16,7 @@ void register_peak(pybind11::module_& m);
 void register_plan(pybind11::module_& m);
 void register_pointwise(pybind11::module_& m);
 void register_pool(pybind11::module_& m);
+void register_relayout(pybind11::module_& m);
 void register_resize(pybind11::module_& m);
 void register_roi_align(pybind11::module_& m);
 void register_separable(pybind11::module_& m);
@@ -43,6 +44,7 @@ PYBIND11_MODULE(_C, m) {
   fastnets::register_plan(m);
   fastnets::register_pointwise(m);
   fastnets::register_pool(m);
+  fastnets::register_relayout(m);
   fastnets::register_resize(m);
   fastnets::register_roi_align(m);
   fastnets::register_separable(m);

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _Floats = NDArray[np.float32]
+_Elements = NDArray[np.float32 | np.uint16]  # uint16 stands for bfloat16
 
 def active_isa() -> str: ...
 def available_isas() -> list[str]: ...
@@ -13,20 +14,20 @@ def conv_lanes() -> int: ...
 
 class PackedConv:
     def __init__(
-        self, weight: _Floats, groups: int, algorithm: str, tile: tuple[int, int, int], nthreads: int
+        self, weight: _Elements, groups: int, algorithm: str, tile: tuple[int, int, int], nthreads: int
     ) -> None: ...
     @property
     def bytes(self) -> int: ...
     def run(
         self,
-        x: _Floats,
-        out: _Floats,
+        x: _Elements,
+        out: _Elements,
         stride: tuple[int, int, int],
         pad: tuple[int, int, int],
         dilation: tuple[int, int, int],
         scale: _Floats | None,
         shift: _Floats | None,
-        residual: _Floats | None,
+        residual: _Elements | None,
         activation: int,
         alpha: float,
         beta: float,
@@ -37,25 +38,25 @@ class PackedConv:
     ) -> None: ...
 
 class PackedSeparable:
-    def __init__(self, depthwise: _Floats, pointwise: _Floats, nthreads: int) -> None: ...
+    def __init__(self, depthwise: _Elements, pointwise: _Elements, nthreads: int) -> None: ...
     @property
     def bytes(self) -> int: ...
     def run(
         self,
-        x: _Floats,
-        out: _Floats,
+        x: _Elements,
+        out: _Elements,
         stride: tuple[int, int, int],
         pad: tuple[int, int, int],
         dilation: tuple[int, int, int],
         between: tuple[_Floats | None, _Floats | None, int, float, float],
         after: tuple[_Floats | None, _Floats | None, int, float, float],
-        residual: _Floats | None,
+        residual: _Elements | None,
         block: int,
         stream: bool,
         nthreads: int,
     ) -> None: ...
 
-def peak_flops(nthreads: int) -> float: ...
+def peak_flops(nthreads: int, bf16: bool = False) -> float: ...
 
 class Plan:
     def __init__(self, memory: list[tuple[int, int, bool]]) -> None: ...
@@ -67,19 +68,19 @@ class Plan:
     def profile(self, externals: list[int], nthreads: int) -> NDArray[np.float64]: ...
 
 def pointwise(
-    x: _Floats,
-    out: _Floats,
+    x: _Elements,
+    out: _Elements,
     scale: _Floats | None,
     shift: _Floats | None,
-    residual: _Floats | None,
+    residual: _Elements | None,
     activation: int,
     alpha: float,
     beta: float,
     nthreads: int,
 ) -> None: ...
 def pool(
-    x: _Floats,
-    out: _Floats,
+    x: _Elements,
+    out: _Elements,
     window: list[int],
     stride: list[int],
     pad: list[int],
@@ -90,16 +91,16 @@ def pool(
     nthreads: int,
 ) -> None: ...
 def resize(
-    x: _Floats,
-    out: _Floats,
+    x: _Elements,
+    out: _Elements,
     low: list[NDArray[np.int64]],
     high: list[NDArray[np.int64]],
     weight: list[_Floats] | None,
     nthreads: int,
 ) -> None: ...
 def upfirdn2d(
-    x: _Floats,
-    out: _Floats,
+    x: _Elements,
+    out: _Elements,
     kernel: _Floats,
     up: tuple[int, int],
     down: tuple[int, int],
@@ -108,23 +109,23 @@ def upfirdn2d(
     nthreads: int,
 ) -> None: ...
 def norm(
-    x: _Floats,
-    out: _Floats,
+    x: _Elements,
+    out: _Elements,
     groups: int,
     epsilon: float,
     moments: NDArray[np.float64] | None,
     scale: _Floats | None,
     shift: _Floats | None,
-    residual: _Floats | None,
+    residual: _Elements | None,
     activation: int,
     alpha: float,
     beta: float,
     nthreads: int,
 ) -> None: ...
-def moments(x: _Floats, out: NDArray[np.float64], nthreads: int) -> None: ...
+def moments(x: _Elements, out: NDArray[np.float64], nthreads: int) -> None: ...
 def channel_norm(
-    x: _Floats,
-    out: _Floats,
+    x: _Elements,
+    out: _Elements,
     kind: int,
     epsilon: float,
     window: int,
@@ -138,21 +139,22 @@ def channel_norm(
     beta: float,
     nthreads: int,
 ) -> None: ...
+def relayout(x: _Elements, out: _Elements, nthreads: int) -> None: ...
 
 class PackedProduct:
     bytes: int
-    def __init__(self, weight: _Floats) -> None: ...
+    def __init__(self, weight: _Elements) -> None: ...
     def run(
         self,
-        x: _Floats,
-        out: _Floats,
+        x: _Elements,
+        out: _Elements,
         kernel: list[int],
         stride: list[int],
         pad: list[int],
         dilation: list[int],
         scale: _Floats | None,
         shift: _Floats | None,
-        residual: _Floats | None,
+        residual: _Elements | None,
         activation: int,
         alpha: float,
         beta: float,
@@ -160,17 +162,17 @@ class PackedProduct:
     ) -> None: ...
 
 def combine(
-    x: _Floats, other: _Floats, out: _Floats, kind: int, activation: int, alpha: float, beta: float, nthreads: int
+    x: _Elements, other: _Elements, out: _Elements, kind: int, activation: int, alpha: float, beta: float, nthreads: int
 ) -> None: ...
 def nms(boxes: _Floats, starts: NDArray[np.int64], dropped: _Floats, threshold: float, nthreads: int) -> None: ...
 def roi_align(
-    x: _Floats, boxes: _Floats, out: _Floats, scale: float, samples: int, aligned: bool, nthreads: int
+    x: _Elements, boxes: _Floats, out: _Elements, scale: float, samples: int, aligned: bool, nthreads: int
 ) -> None: ...
 def grid_sample(
-    x: _Floats, grid: _Floats, out: _Floats, nearest: bool, align_corners: bool, outside: int, nthreads: int
+    x: _Elements, grid: _Elements, out: _Elements, nearest: bool, align_corners: bool, outside: int, nthreads: int
 ) -> None: ...
 def window_accumulate(
-    out: _Floats,
+    out: _Elements,
     windows: _Floats,
     starts: NDArray[np.int64],
     weights: list[_Floats],

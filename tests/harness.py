@@ -7,7 +7,8 @@ A module tests/cases/<op>.py takes part by defining
     make(case, seed) -> the op's call: a frozen dataclass whose Tensor fields are the tensors
     tolerance(case, implementation) -> the largest relative error (2-norm) that it may have
 
-and, where the call has a field `out`, `out_shape(call)`. Then tests/test_ops.py needs no edit.
+and, where the call has a field `out`, `out_shape(call)`; and, where kernels take more than float32, `DTYPES`. Then
+tests/test_ops.py needs no edit.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+BF16_TOLERANCE = 1e-2  # of any op: inputs are rounded before the reference sees them, so this is the op's own error
 PLACEMENTS = ("dense", "misaligned", "slices", "channels_first")
 
 
@@ -59,6 +61,13 @@ def placed(call: Any, placement: str) -> Any:
     """The call with each of its tensors placed."""
     tensors = {f.name: getattr(call, f.name) for f in fields(call)}
     return replace(call, **{n: place(t, placement) for n, t in tensors.items() if isinstance(t, Tensor)})
+
+
+def in_dtype(call: Any, dtype: torch.dtype) -> Any:
+    """The call with its tensors rounded to `dtype`, but for vectors beside x: the terms of channels stay."""
+    tensors = {f.name: getattr(call, f.name) for f in fields(call)}
+    rounded = {n: t.to(dtype) for n, t in tensors.items() if isinstance(t, Tensor) and (t.dim() > 1 or n == "x")}
+    return replace(call, **rounded)
 
 
 def in_float64(call: Any) -> Any:
@@ -98,15 +107,18 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     return float((actual.double() - expected.double()).norm() / scale)
 
 
-def check(module: ModuleType, case: Any, implementation: str, placement: str) -> str | None:
+def check(
+    module: ModuleType, case: Any, implementation: str, placement: str, dtype: torch.dtype = torch.float32
+) -> str | None:
     """Compare with the reference; the sentence by which the implementation refuses, if it does."""
-    call = placed(module.make(case, seed=0), placement)
+    call = module.make(case, seed=0)
+    call = placed(call if dtype == torch.float32 else in_dtype(call, dtype), placement)
     chosen = next(i for i in module.OP.implementations if i.name == implementation)
     refusal = chosen.can_run(call)
     if refusal is not None:
         return str(refusal)
     expected = module.OP.reference(in_float64(call))
-    limit = module.tolerance(case, implementation)
+    limit = module.tolerance(case, implementation) if dtype == torch.float32 else BF16_TOLERANCE
     with poisoned():
         results = []
         for count in (1, 2):
@@ -114,16 +126,17 @@ def check(module: ModuleType, case: Any, implementation: str, placement: str) ->
                 results.append(chosen.run(call))
         error = relative_error(results[0], expected)
         assert error <= limit, f"relative error {error:.2e} > {limit:.0e}"
+        assert results[0].dtype == dtype or dtype == torch.float32
         if implementation != "torch":
             assert torch.equal(results[0], results[1]), "results differ between 1 and 2 threads"
         if hasattr(call, "out"):
-            _check_out(chosen.run, call, expected, limit)
+            _check_out(chosen.run, call, expected, limit, dtype)
     return None
 
 
-def _check_out(run: Any, call: Any, expected: Tensor, limit: float) -> None:
+def _check_out(run: Any, call: Any, expected: Tensor, limit: float, dtype: torch.dtype) -> None:
     """`out` is a slice of a wider NaN tensor: the slice is right, and what surrounds it is still NaN."""
-    out = place(torch.zeros_like(expected, dtype=torch.float32), "slices").fill_(float("nan"))
+    out = place(torch.zeros_like(expected, dtype=dtype), "slices").fill_(float("nan"))
     base = out._base
     assert base is not None
     result = run(replace(call, out=out))

@@ -11,7 +11,7 @@ import pytest
 
 from fastnets import _C
 
-ISA_NAMES = ["generic", "avx2", "avx512"]
+ISA_NAMES = ["generic", "avx2", "avx512", "avx512_bf16"]
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -66,9 +66,12 @@ def test_each_function_keeps_to_its_level() -> None:
     functions = re.split(r"\n[0-9a-f]+ <(.+)>:\n", code)[1:]
     bodies = list(zip(functions[::2], functions[1::2], strict=True))
     wide = [name for name, body in bodies if re.search(r"%zmm|%k[1-7]", body)]
+    paired = [name for name, body in bodies if re.search(r"\bv(dpbf16ps|cvtne2?ps2bf16)", body)]
     half = [name for name, body in bodies if re.search(r"%ymm|\bv[a-z0-9]+ .*%xmm", body)]
     assert wide
     assert half
+    assert paired
+    assert [name for name in paired if "avx512_bf16" not in name] == []
     assert [name for name in wide if "avx512" not in name] == []
     assert [name for name in half if "avx512" not in name and "avx2" not in name] == []
     assert any("window_accumulate_generic" in name for name, _ in bodies)  # else the names were stripped

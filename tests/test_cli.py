@@ -22,7 +22,7 @@ from fastnets.cli.doctor import PACKAGES
 from fastnets.io import WRITERS
 from fastnets.models import get_entry, list_models
 
-COMMANDS = ("predict", "verify", "models", "info", "doctor")
+COMMANDS = ("predict", "verify", "explain", "models", "info", "doctor")
 
 
 @pytest.fixture(autouse=True)

@@ -220,7 +220,7 @@ def test_foreign_files_are_refused(tmp_path: Path, saved: Path) -> None:
     refuses(tmp_path / "numbers.pt", r"outc.conv.bias list instead of \(2,\)")
     refuses(tmp_path / "absent.pt", re.escape("absent.pt cannot be read: No such file"))
     refuses(tmp_path, "Is a directory")
-    refuses(saved, "layout='caffe'.*milesial or mateuszbuda", layout="caffe")
+    refuses(saved, "layout='keras'.*milesial or mateuszbuda", layout="keras")
 
 
 # --- pretrained networks

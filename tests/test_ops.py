@@ -7,23 +7,27 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 from harness import PLACEMENTS, check, modules
 
 from fastnets import _C
 from fastnets.errors import InputError
 
+DTYPES = {torch.float32: "", torch.bfloat16: "-bf16"}
 ALL = [
-    pytest.param(module, case, implementation, id=f"{module.OP.name}-{implementation}-{case.name}")
+    pytest.param(module, case, implementation, dtype, id=f"{module.OP.name}-{implementation}-{case.name}{suffix}")
     for module in modules()
+    for dtype, suffix in DTYPES.items()
+    if dtype in getattr(module, "DTYPES", (torch.float32,))
     for implementation in module.OP.names
     if not implementation.startswith("triton")  # tests/test_kernels_values.py: in a process that interprets them
     for case in module.CASES
 ]
 
 
-@pytest.mark.parametrize(("module", "case", "implementation"), ALL)
-def test_equals_the_reference(module: ModuleType, case: Any, implementation: str) -> None:
-    refusals = {placement: check(module, case, implementation, placement) for placement in PLACEMENTS}
+@pytest.mark.parametrize(("module", "case", "implementation", "dtype"), ALL)
+def test_equals_the_reference(module: ModuleType, case: Any, implementation: str, dtype: torch.dtype) -> None:
+    refusals = {placement: check(module, case, implementation, placement, dtype) for placement in PLACEMENTS}
     assert implementation != "torch" or not any(refusals.values())
     if all(refusals.values()):
         pytest.skip(f"refused: {refusals['dense']}")

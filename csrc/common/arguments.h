@@ -9,6 +9,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "common/element.h"
 #include "common/epilogue.h"
 
 namespace fastnets {
@@ -41,6 +42,26 @@ void require_array(const pybind11::array& array, const std::string& op, const st
   }
 }
 
+// What `array` holds: float32, or bfloat16, which NumPy lacks, as uint16. It has `ndim` dimensions whose
+// strides are whole elements.
+inline Element require_elements(const pybind11::array& array, const std::string& op, const std::string& name,
+                                int ndim) {
+  if (pybind11::isinstance<pybind11::array_t<uint16_t>>(array)) {
+    require_array<uint16_t>(array, op, name, ndim);
+    return Element::bfloat16;
+  }
+  require_array<float>(array, op, name, ndim);
+  return Element::float32;
+}
+
+// The same, where another tensor decides what it holds.
+inline void require_elements(const pybind11::array& array, const std::string& op, const std::string& name,
+                             int ndim, Element element) {
+  require(require_elements(array, op, name, ndim) == element, op + ": " + name + " has dtype " +
+                                                                  std::string(pybind11::str(array.dtype())) +
+                                                                  ": pass one dtype for all tensors");
+}
+
 // `array` has exactly this shape; `expected` says in words what decides it.
 inline void require_shape(const pybind11::array& array, std::initializer_list<int64_t> shape,
                           const std::string& op, const std::string& name, const std::string& expected) {
@@ -48,6 +69,10 @@ inline void require_shape(const pybind11::array& array, std::initializer_list<in
   pybind11::ssize_t i = 0;
   for (int64_t size : shape) same = same && array.shape(i++) == size;
   require(same, op + ": " + name + " has shape " + shape_text(array) + ": pass " + expected);
+}
+
+inline int64_t element_stride(const pybind11::array& array, int axis) {
+  return array.strides(axis) / array.itemsize();
 }
 
 // The stride of one axis, in elements.

@@ -77,32 +77,64 @@ void apply(const KernelTransform& t, const double* from, double* to, int64_t out
   }
 }
 
-}  // namespace
-
-int64_t packed_product_floats(const ConvWeights& w, int lanes) {
-  return w.groups * Panels(w, lanes).padded() * w.cin * w.kernel[0] * w.kernel[1] * w.kernel[2];
+int64_t padded_depth(const ConvWeights& w, int steps) {
+  const int64_t depth = w.cin * w.kernel[0] * w.kernel[1] * w.kernel[2];
+  return (depth + steps - 1) / steps * steps;
 }
 
-void pack_product(const ConvWeights& w, int lanes, float* packed, ThreadContext& context) {
+template <class T>
+void pack_product_of(const ConvWeights& w, int lanes, int steps, T* packed, ThreadContext& context) {
   const Panels panels(w, lanes);
   const int64_t taps = w.kernel[0] * w.kernel[1] * w.kernel[2], depth = taps * w.cin;
+  const int64_t padded = padded_depth(w, steps);
   for (int64_t item; (item = next_item(context)) < w.groups * panels.count;) {
     const int64_t group = item / panels.count, panel = item % panels.count, width = panels.width(panel);
-    float* out = packed + (group * panels.padded() + panel * panels.lanes) * depth;
+    T* out = packed + (group * panels.padded() + panel * panels.lanes) * padded;
     for (int64_t lane = 0; lane < width; ++lane) {
       const int64_t channel = panel * panels.lanes + lane;
-      const float* source = w.values + (group * panels.outputs + channel) * depth;
+      const T* source = static_cast<const T*>(w.values) + (group * panels.outputs + channel) * depth;
+      const auto place = [&](int64_t k) -> T& {  // steps is a power of 2
+        return out[(k & -steps) * width + lane * steps + (k & (steps - 1))];
+      };
       for (int64_t tap = 0; tap < taps; ++tap) {
         for (int64_t c = 0; c < w.cin; ++c) {
-          out[(tap * w.cin + c) * width + lane] = channel < panels.outputs ? source[c * taps + tap] : 0.0F;
+          place(tap * w.cin + c) = channel < panels.outputs ? source[c * taps + tap] : T{};
         }
+      }
+      for (int64_t k = depth; k < padded; ++k) place(k) = T{};
+    }
+  }
+}
+
+template <class T>
+void pack_grouped_of(const ConvWeights& w, int lanes, float* packed, ThreadContext& context) {
+  const int64_t taps = w.kernel[0] * w.kernel[1] * w.kernel[2];
+  for (int64_t v; (v = next_item(context)) * lanes < w.cout;) {
+    float* out = packed + v * lanes * taps * w.cin;
+    for (int64_t lane = 0; lane < lanes; ++lane) {
+      const int64_t channel = v * lanes + lane;
+      for (int64_t i = 0; i < taps * w.cin; ++i) {  // i = tap * cin + c
+        const int64_t from = (channel * w.cin + i % w.cin) * taps + i / w.cin;
+        out[i * lanes + lane] = channel < w.cout ? value_of(static_cast<const T*>(w.values)[from]) : 0.0F;
       }
     }
   }
+}
+
+}  // namespace
+
+int64_t packed_product_elements(const ConvWeights& w, int lanes, int steps) {
+  return w.groups * Panels(w, lanes).padded() * padded_depth(w, steps);
+}
+
+void pack_product(const ConvWeights& w, int lanes, int steps, void* packed, ThreadContext& context) {
+  with_element(w.element, [&](auto zero) {
+    pack_product_of(w, lanes, steps, static_cast<decltype(zero)*>(packed), context);
+  });
   finish(context);
 }
 
-int64_t packed_winograd_floats(const ConvWeights& w, const int tile[3], int lanes) {
+int64_t packed_winograd_elements(const ConvWeights& w, const int tile[3], int lanes) {
   int64_t points = 1;
   for (int axis = 0; axis < 3; ++axis) points *= kernel_transform(tile[axis]).points;
   return w.groups * Panels(w, lanes).padded() * w.cin * points;
@@ -122,7 +154,8 @@ void pack_winograd(const ConvWeights& w, const int tile[3], int lanes, float* pa
         const int64_t channel = panel * panels.lanes + lane;
         double given[27] = {}, first[8 * 9], second[8 * 8 * 3], third[8 * 8 * 8];
         if (channel < panels.outputs) {
-          const float* source = w.values + ((group * panels.outputs + channel) * w.cin + c) * taps;
+          const float* source =
+              static_cast<const float*>(w.values) + ((group * panels.outputs + channel) * w.cin + c) * taps;
           std::copy(source, source + taps, given);
         }
         apply(z, given, first, 1, y.taps * x.taps);
@@ -137,22 +170,12 @@ void pack_winograd(const ConvWeights& w, const int tile[3], int lanes, float* pa
   finish(context);
 }
 
-int64_t packed_grouped_floats(const ConvWeights& w, int lanes) {
+int64_t packed_grouped_elements(const ConvWeights& w, int lanes) {
   return (w.cout + lanes - 1) / lanes * lanes * w.cin * w.kernel[0] * w.kernel[1] * w.kernel[2];
 }
 
 void pack_grouped(const ConvWeights& w, int lanes, float* packed, ThreadContext& context) {
-  const int64_t taps = w.kernel[0] * w.kernel[1] * w.kernel[2];
-  for (int64_t v; (v = next_item(context)) * lanes < w.cout;) {
-    float* out = packed + v * lanes * taps * w.cin;
-    for (int64_t lane = 0; lane < lanes; ++lane) {
-      const int64_t channel = v * lanes + lane;
-      for (int64_t i = 0; i < taps * w.cin; ++i) {  // i = tap * cin + c
-        const int64_t from = (channel * w.cin + i % w.cin) * taps + i / w.cin;
-        out[i * lanes + lane] = channel < w.cout ? w.values[from] : 0.0F;
-      }
-    }
-  }
+  with_element(w.element, [&](auto zero) { pack_grouped_of<decltype(zero)>(w, lanes, packed, context); });
   finish(context);
 }
 

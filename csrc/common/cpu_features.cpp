@@ -14,6 +14,7 @@ std::vector<Isa> available_isas() {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
       levels.push_back(Isa::avx512);
+      if (__builtin_cpu_supports("avx512bf16")) levels.push_back(Isa::avx512_bf16);
     }
   }
 #endif
@@ -22,6 +23,8 @@ std::vector<Isa> available_isas() {
 
 const char* isa_name(Isa isa) {
   switch (isa) {
+    case Isa::avx512_bf16:
+      return "avx512_bf16";
     case Isa::avx512:
       return "avx512";
     case Isa::avx2:

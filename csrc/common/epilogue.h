@@ -27,10 +27,10 @@ enum class Activation : int32_t {
 // The output may be a channel slice of a wider buffer: kernels take a pointer to its first channel and the
 // strides of its pixels. The residual has the shape of the output and strides of its own.
 struct Epilogue {
-  const float* scale = nullptr;  // [channels]
-  const float* shift = nullptr;  // [channels]: the bias
-  const float* residual = nullptr;
-  int64_t residual_stride[4] = {0, 0, 0, 0};  // floats: image, z, y, x
+  const float* scale = nullptr;               // [channels]
+  const float* shift = nullptr;               // [channels]: the bias
+  const void* residual = nullptr;             // of the output's elements
+  int64_t residual_stride[4] = {0, 0, 0, 0};  // in elements: image, z, y, x
   Activation activation = Activation::none;
   float alpha = 0.0F, beta = 0.0F;
 };

@@ -1,25 +1,34 @@
 #include "common/panels.h"
 
 namespace fastnets {
+namespace {
 
-int64_t panel_floats(const ProductWeights& w, int64_t lanes) {
-  return w.groups * ((w.cout + lanes - 1) / lanes) * w.taps * w.cin * lanes;
-}
-
-void pack_panels(const ProductWeights& w, int64_t lanes, float* to) {
+template <class T>
+void pack(const ProductWeights& w, int64_t lanes, int64_t steps, T* to) {
   for (int64_t g = 0; g < w.groups; ++g) {
     for (int64_t first = 0; first < w.cout; first += lanes) {
       for (int64_t tap = 0; tap < w.taps; ++tap) {
-        for (int64_t ci = 0; ci < w.cin; ++ci) {
-          const float* from = w.data + g * w.stride[0] + ci * w.stride[1] + tap * w.stride[3];
-          for (int64_t lane = 0; lane < lanes; ++lane) {
-            const int64_t co = first + lane;
-            *to++ = co < w.cout ? from[co * w.stride[2]] : 0.0F;
+        const T* from = static_cast<const T*>(w.data) + g * w.stride[0] + tap * w.stride[3];
+        for (int64_t pair = 0; pair < w.cin; pair += steps) {
+          for (int64_t co = first; co < first + lanes; ++co) {
+            for (int64_t ci = pair; ci < pair + steps; ++ci) {
+              *to++ = co < w.cout && ci < w.cin ? from[ci * w.stride[1] + co * w.stride[2]] : T{};
+            }
           }
         }
       }
     }
   }
+}
+
+}  // namespace
+
+int64_t panel_elements(const ProductWeights& w, int64_t lanes, int64_t steps) {
+  return w.groups * ((w.cout + lanes - 1) / lanes) * w.taps * ((w.cin + steps - 1) / steps * steps) * lanes;
+}
+
+void pack_panels(const ProductWeights& w, int64_t lanes, int64_t steps, void* to) {
+  with_element(w.element, [&](auto zero) { pack(w, lanes, steps, static_cast<decltype(zero)*>(to)); });
 }
 
 }  // namespace fastnets

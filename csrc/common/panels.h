@@ -3,18 +3,21 @@
 
 #include <cstdint>
 
+#include "common/element.h"
+
 namespace fastnets {
 
-// weight[group][cin][cout][tap] at any strides, in floats.
+// weight[group][cin][cout][tap] at any strides, in elements.
 struct ProductWeights {
-  const float* data;
+  const void* data;
+  Element element;
   int64_t groups, cin, cout, taps;
   int64_t stride[4];
 };
 
-// Packed: [group][block][tap][cin][lanes], where a block is `lanes` output channels; the last is padded with
-// 0.
-int64_t panel_floats(const ProductWeights& w, int64_t lanes);
-void pack_panels(const ProductWeights& w, int64_t lanes, float* to);
+// Packed: [group][block][tap][cin / steps][lanes][steps], where a block is `lanes` output channels and
+// `steps` is conv_steps(element); the last channels, of both, are padded with 0.
+int64_t panel_elements(const ProductWeights& w, int64_t lanes, int64_t steps);
+void pack_panels(const ProductWeights& w, int64_t lanes, int64_t steps, void* to);
 
 }  // namespace fastnets

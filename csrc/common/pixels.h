@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "common/element.h"
+
 namespace fastnets {
 
 template <class T>
@@ -16,5 +18,14 @@ struct PixelsOf {
 
 using Pixels = PixelsOf<float>;
 using ConstPixels = PixelsOf<const float>;
+
+// Pixels whose elements are of a type that is known when they are read.
+template <class Void>
+struct AnyPixelsOf : PixelsOf<Void> {
+  Element element;
+};
+
+using AnyPixels = AnyPixelsOf<void>;
+using ConstAnyPixels = AnyPixelsOf<const void>;
 
 }  // namespace fastnets

@@ -112,8 +112,9 @@ FASTNETS_INLINE Vec activate(Vec v, Activation kind, float alpha, float beta) {
   return v;
 }
 
-// Applies the activation in place to n floats.
-__attribute__((noinline, unused)) void activate_row(float* y, int64_t n, const Epilogue& epilogue) {
+// Applies the activation in place to n elements.
+template <class T>
+__attribute__((noinline, unused)) void activate_row(T* y, int64_t n, const Epilogue& epilogue) {
   const Activation kind = epilogue.activation;
   for (int64_t i = 0; i < n; i += Vec::width) {
     const int lanes = n - i < Vec::width ? static_cast<int>(n - i) : Vec::width;

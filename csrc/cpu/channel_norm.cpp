@@ -16,11 +16,12 @@ FASTNETS_INLINE float sum_of(Vec v) {
 
 // One pixel. `line` has room for the channels and a vector more; whole vectors of it are read.
 
-FASTNETS_INLINE void layer(const ChannelNormCall& call, const float* x, float* y, float* line) {
+template <class T>
+FASTNETS_INLINE void layer(const ChannelNormCall& call, const T* x, T* y, float* line) {
   const int64_t channels = call.x.channels;
   const float count = static_cast<float>(channels);
   // Differences from the first channel, then from the mean: a large mean costs no precision.
-  const Vec first = Vec::set(x[0]), zero = Vec::set(0.0F);
+  const Vec first = Vec::set(value_of(x[0])), zero = Vec::set(0.0F);
   zero.store(line + (channels - 1) / Vec::width * Vec::width);
   Vec sum = zero;
   for (int64_t c = 0; c < channels; c += Vec::width) {
@@ -55,7 +56,8 @@ FASTNETS_INLINE void negative_power(float* base, int64_t n, float p) {
 }
 
 // `line` holds the channels and the window twice.
-FASTNETS_INLINE void local_response(const ChannelNormCall& call, const float* x, float* y, float* line) {
+template <class T>
+FASTNETS_INLINE void local_response(const ChannelNormCall& call, const T* x, T* y, float* line) {
   const int64_t channels = call.x.channels, before = call.window / 2, after = (call.window - 1) / 2;
   float* base = line + channels + call.window;
   for (int64_t c = 0; c < before; ++c) line[c] = 0.0F;
@@ -78,7 +80,8 @@ FASTNETS_INLINE void local_response(const ChannelNormCall& call, const float* x,
   }
 }
 
-FASTNETS_INLINE void softmax(const ChannelNormCall& call, const float* x, float* y, float* line) {
+template <class T>
+FASTNETS_INLINE void softmax(const ChannelNormCall& call, const T* x, T* y, float* line) {
   const int64_t channels = call.x.channels;
   const Vec least = Vec::set(-std::numeric_limits<float>::infinity());
   least.store(line + (channels - 1) / Vec::width * Vec::width);
@@ -112,10 +115,11 @@ FASTNETS_INLINE bool pixels_fill_vectors(const ChannelNormCall& call) {
   return call.kind == ChannelNorm::softmax && call.x.channels < kFewChannels;
 }
 
-void softmax_pixels(const ChannelNormCall& call, const float* x, float* y, int64_t pixels, float* line) {
+template <class T>
+void softmax_pixels(const ChannelNormCall& call, const T* x, T* y, int64_t pixels, float* line) {
   const int64_t channels = call.x.channels, x_step = call.x.stride[3], y_step = call.y.stride[3];
   for (int64_t c = 0; c < channels; ++c) {
-    for (int64_t p = 0; p < pixels; ++p) line[c * kPixels + p] = x[p * x_step + c];
+    for (int64_t p = 0; p < pixels; ++p) line[c * kPixels + p] = value_of(x[p * x_step + c]);
   }
   for (int64_t p = 0; p < pixels; p += Vec::width) {
     Vec largest = Vec::load(line + p), sum = Vec::set(0.0F);
@@ -132,11 +136,12 @@ void softmax_pixels(const ChannelNormCall& call, const float* x, float* y, int64
     }
   }
   for (int64_t c = 0; c < channels; ++c) {
-    for (int64_t p = 0; p < pixels; ++p) y[p * y_step + c] = line[c * kPixels + p];
+    for (int64_t p = 0; p < pixels; ++p) assign(y[p * y_step + c], line[c * kPixels + p]);
   }
 }
 
-void normalize_pixel(const ChannelNormCall& call, const float* x, float* y, float* line) {
+template <class T>
+void normalize_pixel(const ChannelNormCall& call, const T* x, T* y, float* line) {
   if (call.kind == ChannelNorm::layer) layer(call, x, y, line);
   if (call.kind == ChannelNorm::local_response) local_response(call, x, y, line);
   if (call.kind == ChannelNorm::softmax) softmax(call, x, y, line);
@@ -148,22 +153,13 @@ FASTNETS_INLINE int64_t line_floats(const ChannelNormCall& call) {
   return (2 * (call.x.channels + window) + 16 + 15) / 16 * 16;
 }
 
-}  // namespace
-}  // namespace FASTNETS_LEVEL
-
-int64_t FASTNETS_ENTRY(channel_norm_scratch)(const ChannelNormCall& call, int threads) {
-  using namespace FASTNETS_LEVEL;
-  return line_floats(call) * threads * static_cast<int64_t>(sizeof(float));
-}
-
-void FASTNETS_ENTRY(channel_norm)(const ChannelNormCall& call, void* scratch, ThreadContext& context) {
-  using namespace FASTNETS_LEVEL;
-  float* line = static_cast<float*>(scratch) + context.thread * line_floats(call);
+template <class T>
+void normalize_rows(const ChannelNormCall& call, float* line, ThreadContext& context) {
   const int64_t height = call.y.size[1], depth = call.y.size[0];
   for (int64_t i; (i = next_item(context)) < call.x.batch * depth * height;) {
     const int64_t n = i / (depth * height), z = i / height % depth, row = i % height;
-    const float* x = row_of(call.x, n, z, row);
-    float* y = row_of(call.y, n, z, row);
+    const T* x = row_of<T>(call.x, n, z, row);
+    T* y = row_of<T>(call.y, n, z, row);
     const int64_t width = call.x.size[2], step = pixels_fill_vectors(call) ? kPixels : 1;
     for (int64_t k = 0; k < width; k += step, x += step * call.x.stride[3], y += step * call.y.stride[3]) {
       const int64_t pixels = width - k < step ? width - k : step;
@@ -177,6 +173,20 @@ void FASTNETS_ENTRY(channel_norm)(const ChannelNormCall& call, void* scratch, Th
       }
     }
   }
+}
+
+}  // namespace
+}  // namespace FASTNETS_LEVEL
+
+int64_t FASTNETS_ENTRY(channel_norm_scratch)(const ChannelNormCall& call, int threads) {
+  using namespace FASTNETS_LEVEL;
+  return line_floats(call) * threads * static_cast<int64_t>(sizeof(float));
+}
+
+void FASTNETS_ENTRY(channel_norm)(const ChannelNormCall& call, void* scratch, ThreadContext& context) {
+  using namespace FASTNETS_LEVEL;
+  float* line = static_cast<float*>(scratch) + context.thread * line_floats(call);
+  with_element(call.y.element, [&](auto zero) { normalize_rows<decltype(zero)>(call, line, context); });
   finish(context);
 }
 

@@ -16,8 +16,8 @@ enum class ChannelNorm : int32_t {
 };
 
 struct ChannelNormCall {
-  ConstPixels x;
-  Pixels y;
+  ConstAnyPixels x;
+  AnyPixels y;  // of the elements of x
   ChannelNorm kind;
   float epsilon;
   int64_t window;  // of local response: window / 2 channels before, (window - 1) / 2 after

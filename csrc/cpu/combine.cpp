@@ -13,11 +13,11 @@ FASTNETS_INLINE Vec join(Vec x, Vec other) {
   return if_less(x, Vec::set(0.0F), x * other, x);
 }
 
-template <Combine kind>
-FASTNETS_INLINE void join_run(const CombineCall& c, const float* x, const float* other, float* y, int64_t n) {
+template <Combine kind, class T>
+FASTNETS_INLINE void join_run(const CombineCall& c, const T* x, const T* other, T* y, int64_t n) {
   const Clamp clamp(c.epilogue);
   const bool one = c.one_channel;
-  const Vec same = Vec::set(one ? *other : 0.0F);
+  const Vec same = Vec::set(one ? value_of(*other) : 0.0F);
   for (int64_t i = 0; i < n; i += Vec::width) {
     const int lanes = lanes_at(i, n);
     const Vec v = join<kind>(Vec::load(x + i, lanes), one ? same : Vec::load(other + i, lanes));
@@ -27,8 +27,8 @@ FASTNETS_INLINE void join_run(const CombineCall& c, const float* x, const float*
 }
 
 // Where all three are dense along the row, it is one run, up to what L1 holds.
-template <Combine kind>
-void join_row(const CombineCall& c, const float* x, const float* other, float* y) {
+template <Combine kind, class T>
+void join_row(const CombineCall& c, const T* x, const T* other, T* y) {
   const int64_t channels = c.x.channels, width = c.x.size[2];
   const bool dense = c.x.stride[3] == channels && c.other.stride[3] == channels && c.y.stride[3] == channels;
   const int64_t step = dense && !c.one_channel ? (1024 + channels - 1) / channels : 1;
@@ -39,20 +39,25 @@ void join_row(const CombineCall& c, const float* x, const float* other, float* y
   }
 }
 
+template <class T>
+void join_rows(const CombineCall& c, ThreadContext& context) {
+  const int64_t height = c.y.size[1], depth = c.y.size[0];
+  for (int64_t i; (i = next_item(context)) < c.y.batch * depth * height;) {
+    const int64_t n = i / (depth * height), z = i / height % depth, row = i % height;
+    const T *x = row_of<T>(c.x, n, z, row), *other = row_of<T>(c.other, n, z, row);
+    T* y = row_of<T>(c.y, n, z, row);
+    if (c.kind == Combine::add) join_row<Combine::add>(c, x, other, y);
+    if (c.kind == Combine::multiply) join_row<Combine::multiply>(c, x, other, y);
+    if (c.kind == Combine::prelu) join_row<Combine::prelu>(c, x, other, y);
+  }
+}
+
 }  // namespace
 }  // namespace FASTNETS_LEVEL
 
 void FASTNETS_ENTRY(combine)(const CombineCall& c, ThreadContext& context) {
   using namespace FASTNETS_LEVEL;
-  const int64_t height = c.y.size[1], depth = c.y.size[0];
-  for (int64_t i; (i = next_item(context)) < c.y.batch * depth * height;) {
-    const int64_t n = i / (depth * height), z = i / height % depth, row = i % height;
-    const float *x = row_of(c.x, n, z, row), *other = row_of(c.other, n, z, row);
-    float* y = row_of(c.y, n, z, row);
-    if (c.kind == Combine::add) join_row<Combine::add>(c, x, other, y);
-    if (c.kind == Combine::multiply) join_row<Combine::multiply>(c, x, other, y);
-    if (c.kind == Combine::prelu) join_row<Combine::prelu>(c, x, other, y);
-  }
+  with_element(c.y.element, [&](auto zero) { join_rows<decltype(zero)>(c, context); });
   finish(context);
 }
 

@@ -16,9 +16,9 @@ enum class Combine : int32_t {
 };
 
 struct CombineCall {
-  ConstPixels x, other;  // other has the size of x: strides of 0 repeat it
-  bool one_channel;      // other has one value a pixel
-  Pixels y;
+  ConstAnyPixels x, other;  // other has the size of x: strides of 0 repeat it
+  bool one_channel;         // other has one value a pixel
+  AnyPixels y;              // of the elements of x and other
   Combine kind;
   Epilogue epilogue;  // its activation only
 };

@@ -1,4 +1,4 @@
-// Convolution of channels-last fp32 tensors by packed weights. One description for 1, 2 and 3 spatial axes:
+// Convolution of channels-last tensors by packed weights. One description for 1, 2 and 3 spatial axes:
 // z, y, x, where a missing axis has size 1, kernel 1, stride 1, dilation 1 and no padding.
 //
 // Four kernels compute it: conv_product.cpp (any), conv_winograd.cpp (stride 1, kernel 3 along the axes that
@@ -8,8 +8,8 @@
 
 #include <cstdint>
 
+#include "common/element.h"
 #include "common/epilogue.h"
-#include "common/inline.h"
 #include "common/threads.h"
 #include "cpu/isa.h"
 
@@ -31,11 +31,12 @@ struct ConvShape {
 
 struct ConvCall {
   ConvShape shape;
-  const float* x;
-  int64_t x_stride[4];  // floats: image, z, y, x; channels are adjacent
-  float* y;
+  Element element;  // of x, y and the residual; Winograd takes floats only
+  const void* x;
+  int64_t x_stride[4];  // in elements: image, z, y, x; channels are adjacent
+  void* y;
   int64_t y_stride[4];
-  const float* weights;  // packed for the kernel that is called, by the same ISA level
+  const void* weights;  // packed for the kernel that is called, by the same ISA level
   Epilogue epilogue;
   int64_t block;  // output pixels (product, grouped) or tiles (winograd) of an item
   int tile[3];    // winograd: outputs of a tile along z, y, x; 3 along axes of stride 2
@@ -43,19 +44,20 @@ struct ConvCall {
   bool stream;    // store past the caches: for outputs that do not fit into them
 };
 
-// Lanes of a vector at this level.
-FASTNETS_DECLARE(int, conv_lanes, ());
+// Lanes of a vector at this level, and columns of a factor in a product of `element` (cpu/factor.h).
+FASTNETS_DECLARE_BF16(int, conv_lanes, ());
+FASTNETS_DECLARE_BF16(int, conv_steps, (Element element));
 
 // Bytes of scratch for `threads` threads.
-FASTNETS_DECLARE(int64_t, conv_product_scratch, (const ConvCall& call, int threads));
+FASTNETS_DECLARE_BF16(int64_t, conv_product_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE(int64_t, conv_winograd_scratch, (const ConvCall& call, int threads));
-FASTNETS_DECLARE(int64_t, conv_depthwise_scratch, (const ConvCall& call, int threads));
+FASTNETS_DECLARE_BF16(int64_t, conv_depthwise_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE(int64_t, conv_grouped_scratch, (const ConvCall& call, int threads));
 
 // All threads of a team call these with the same `call` and `scratch`.
-FASTNETS_DECLARE(void, conv_product, (const ConvCall& call, void* scratch, ThreadContext& context));
+FASTNETS_DECLARE_BF16(void, conv_product, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE(void, conv_winograd, (const ConvCall& call, void* scratch, ThreadContext& context));
-FASTNETS_DECLARE(void, conv_depthwise, (const ConvCall& call, void* scratch, ThreadContext& context));
+FASTNETS_DECLARE_BF16(void, conv_depthwise, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE(void, conv_grouped, (const ConvCall& call, void* scratch, ThreadContext& context));
 
 }  // namespace fastnets

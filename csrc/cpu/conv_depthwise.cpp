@@ -34,7 +34,7 @@ struct Plan {
   Plan(const ConvCall& call, int threads) : row(call) {
     const ConvShape& s = call.shape;
     z = {s.out[0], row.spacing_of(0)};
-    const int64_t line_bytes = s.in[2] * s.cin * static_cast<int64_t>(sizeof(float));
+    const int64_t line_bytes = s.in[2] * s.cin * element_bytes(call.element);
     const int64_t lines = kLineBytes / (line_bytes * s.kernel[0] + 1) - s.kernel[1];
     const int64_t step = (row.paired ? 2 : 1) * s.stride[1] * row.y_spacing / s.dilation[1];  // of a pair
     const int64_t pairs = least(kMostPairs, lines / step < 1 ? 1 : lines / step);
@@ -49,51 +49,45 @@ struct Plan {
 };
 
 // The vectors [from, to) of a pair of output rows.
-void run_pair(const Plan& plan, RowTables& tables, int64_t image, int64_t z, const RowPair& rows,
+template <class T>
+void run_pair(const Plan& plan, RowTables<T>& tables, int64_t image, int64_t z, const RowPair& rows,
               int64_t from, int64_t to) {
   const ConvCall& call = plan.row.call;
   const Epilogue& epilogue = call.epilogue;
   const int64_t *stride = call.y_stride, *residual_stride = epilogue.residual_stride;
   tables.find_lines(plan.row, image, z, rows);
-  float* const out = call.y + image * stride[0] + z * stride[1] + rows.y[0] * stride[2];
-  const float* residual = epilogue.residual;
+  T* const out = static_cast<T*>(call.y) + image * stride[0] + z * stride[1] + rows.y[0] * stride[2];
+  const T* residual = static_cast<const T*>(epilogue.residual);
   if (residual != nullptr) {
     residual += image * residual_stride[0] + z * residual_stride[1] + rows.y[0] * residual_stride[2];
   }
   const int64_t spacing = plan.row.spacing, count = rows.y[1] == kOutside ? 1 : 2;
   for (int64_t i = 0; i < plan.row.segments; ++i) {
     const Segment& segment = tables.segment[i];
-    const Place place{out + segment.x * stride[3],
-                      plan.row.y_spacing * stride[2],
-                      spacing * stride[3],
-                      Vec::width,
-                      residual == nullptr ? nullptr : residual + segment.x * residual_stride[3],
-                      plan.row.y_spacing * residual_stride[2],
-                      spacing * residual_stride[3],
-                      false,
-                      call.stream};
+    const Place<T> place{out + segment.x * stride[3],
+                         plan.row.y_spacing * stride[2],
+                         spacing * stride[3],
+                         kColumns<T>,
+                         residual == nullptr ? nullptr : residual + segment.x * residual_stride[3],
+                         plan.row.y_spacing * residual_stride[2],
+                         spacing * residual_stride[3],
+                         false,
+                         call.stream};
     run(plan.row, tables, i, count == 2, from, to, place, epilogue);
   }
   if (!Clamp(epilogue).more) return;
   const int64_t lane = from * Vec::width, lanes = least(plan.row.s.cout, to * Vec::width) - lane;
   for (int64_t r = 0; r < count; ++r) {
-    float* const row = out + r * plan.row.y_spacing * stride[2] + lane;
+    T* const row = out + r * plan.row.y_spacing * stride[2] + lane;
     for (int64_t x = 0; x < plan.row.s.out[2]; ++x) activate_row(row + x * stride[3], lanes, epilogue);
   }
 }
 
-}  // namespace
-}  // namespace FASTNETS_LEVEL
-
-int64_t FASTNETS_ENTRY(conv_depthwise_scratch)(const ConvCall& call, int threads) {
-  return threads * FASTNETS_LEVEL::Plan(call, threads).row.bytes();
-}
-
-void FASTNETS_ENTRY(conv_depthwise)(const ConvCall& call, void* scratch, ThreadContext& context) {
-  using namespace FASTNETS_LEVEL;
+template <class T>
+void run_items(const ConvCall& call, void* scratch, ThreadContext& context) {
   const Plan plan(call, context.threads);
   Arena arena(scratch, context.thread * plan.row.bytes());
-  RowTables tables(plan.row, arena);
+  RowTables<T> tables(plan.row, arena);
   for (int64_t item; (item = next_item(context)) < plan.items();) {
     const int64_t channels = item % plan.channel_chunks, rest = item / plan.channel_chunks;
     const int64_t y_chunk = rest % plan.y_chunks, z_chunk = rest / plan.y_chunks % plan.z_chunks;
@@ -108,6 +102,18 @@ void FASTNETS_ENTRY(conv_depthwise)(const ConvCall& call, void* scratch, ThreadC
       }
     }
   }
+}
+
+}  // namespace
+}  // namespace FASTNETS_LEVEL
+
+int64_t FASTNETS_ENTRY(conv_depthwise_scratch)(const ConvCall& call, int threads) {
+  return threads * FASTNETS_LEVEL::Plan(call, threads).row.bytes();
+}
+
+void FASTNETS_ENTRY(conv_depthwise)(const ConvCall& call, void* scratch, ThreadContext& context) {
+  using namespace FASTNETS_LEVEL;
+  with_element(call.element, [&](auto zero) { run_items<decltype(zero)>(call, scratch, context); });
   if (call.stream) stream_fence();
   finish(context);
 }

@@ -26,32 +26,34 @@ struct Plan {
     segments = (s.out[2] + kSegment - 1) / kSegment;
     rows = s.batch * s.out[0] * s.out[1];
   }
-  int64_t page_floats() const { return s.cin; }
+  int64_t page_elements() const { return s.cin; }
   int64_t private_bytes() const {
-    return slice_bytes<float>(page_floats()) + slice_bytes<const float*>(s.taps() * kSegment) +
+    return slice_bytes<float>(page_elements()) + slice_bytes<const void*>(s.taps() * kSegment) +
            slice_bytes<int32_t>(size * Vec::width);
   }
 };
 
 // Memory of a thread.
+template <class T>
 struct Own {
-  float* zeros;
-  const float** pixels;  // [taps][kSegment]
-  int32_t* order;        // [size][Vec::width]: the lanes that bring channel c of each group to its outputs
+  T* zeros;
+  const T** pixels;  // [taps][kSegment]
+  int32_t* order;    // [size][Vec::width]: the lanes that bring channel c of each group to its outputs
 };
 
 // A segment of an output row: the pixels of x under each tap, those past the end of the row included as
 // zeros.
-void find_pixels(const Plan& plan, const Own& own, int64_t image, int64_t oz, int64_t oy, int64_t ox) {
+template <class T>
+void find_pixels(const Plan& plan, const Own<T>& own, int64_t image, int64_t oz, int64_t oy, int64_t ox) {
   const ConvShape& s = plan.s;
   const int64_t* stride = plan.call.x_stride;
-  const float** pixel = own.pixels;
+  const T** pixel = own.pixels;
   for (int64_t i = 0; i < s.kernel[0]; ++i) {
     const int64_t z = oz * s.stride[0] - s.pad[0] + i * s.dilation[0];
     for (int64_t j = 0; j < s.kernel[1]; ++j) {
       const int64_t y = oy * s.stride[1] - s.pad[1] + j * s.dilation[1];
       const bool inside = z >= 0 && z < s.in[0] && y >= 0 && y < s.in[1];
-      const float* line = plan.call.x + image * stride[0] + z * stride[1] + y * stride[2];
+      const T* line = static_cast<const T*>(plan.call.x) + image * stride[0] + z * stride[1] + y * stride[2];
       for (int64_t k = 0; k < s.kernel[2]; ++k) {
         for (int64_t n = 0; n < kSegment; ++n) {
           const int64_t x = (ox + n) * s.stride[2] - s.pad[2] + k * s.dilation[2];
@@ -63,13 +65,14 @@ void find_pixels(const Plan& plan, const Own& own, int64_t image, int64_t oz, in
 }
 
 // kSegment outputs of the vector of channels from `channel` on.
-FASTNETS_INLINE void sum_taps(const Plan& plan, const Own& own, int64_t channel, int lanes,
+template <class T>
+FASTNETS_INLINE void sum_taps(const Plan& plan, const Own<T>& own, int64_t channel, int lanes,
                               Vec (&sum)[kSegment]) {
 #pragma GCC unroll 8
   for (int n = 0; n < kSegment; ++n) sum[n] = Vec::set(0.0F);
-  const float* weights = plan.call.weights + channel * plan.s.taps() * plan.size;
+  const float* weights = static_cast<const float*>(plan.call.weights) + channel * plan.s.taps() * plan.size;
   for (int64_t tap = 0; tap < plan.s.taps(); ++tap) {
-    const float* const* pixel = own.pixels + tap * kSegment;
+    const T* const* pixel = own.pixels + tap * kSegment;
     Vec in[kSegment];
 #pragma GCC unroll 8
     for (int n = 0; n < kSegment; ++n) in[n] = Vec::load(pixel[n] + channel, lanes);
@@ -84,7 +87,8 @@ FASTNETS_INLINE void sum_taps(const Plan& plan, const Own& own, int64_t channel,
   }
 }
 
-void run_segment(const Plan& plan, const Own& own, int64_t row, int64_t ox) {
+template <class T>
+void run_segment(const Plan& plan, const Own<T>& own, int64_t row, int64_t ox) {
   const ConvCall& call = plan.call;
   const Epilogue& epilogue = call.epilogue;
   const int64_t plane = row / plan.s.out[1], oy = row % plan.s.out[1];
@@ -92,8 +96,8 @@ void run_segment(const Plan& plan, const Own& own, int64_t row, int64_t ox) {
   find_pixels(plan, own, image, oz, oy, ox);
   const int64_t* to = call.y_stride;
   const int64_t* from = epilogue.residual_stride;
-  float* y = call.y + image * to[0] + oz * to[1] + oy * to[2] + ox * to[3];
-  const float* residual = epilogue.residual;
+  T* y = static_cast<T*>(call.y) + image * to[0] + oz * to[1] + oy * to[2] + ox * to[3];
+  const T* residual = static_cast<const T*>(epilogue.residual);
   if (residual != nullptr) residual += image * from[0] + oz * from[1] + oy * from[2] + ox * from[3];
   const int64_t count = least(kSegment, plan.s.out[2] - ox);
   const Clamp clamp(epilogue);
@@ -113,6 +117,24 @@ void run_segment(const Plan& plan, const Own& own, int64_t row, int64_t ox) {
   for (int64_t n = 0; clamp.more && n < count; ++n) activate_row(y + n * to[3], plan.s.cout, epilogue);
 }
 
+template <class T>
+void run_items(const ConvCall& call, void* scratch, ThreadContext& context) {
+  const Plan plan(call);
+  Arena arena(scratch, context.thread * plan.private_bytes());
+  Own<T> own{};
+  own.zeros = arena.take<T>(plan.page_elements());
+  own.pixels = arena.take<const T*>(plan.s.taps() * kSegment);
+  own.order = arena.take<int32_t>(plan.size * Vec::width);
+  for (int64_t i = 0; i < plan.page_elements(); ++i) own.zeros[i] = T{};
+  for (int64_t i = 0; i < plan.size * Vec::width; ++i) {
+    const int64_t c = i / Vec::width, lane = i % Vec::width;
+    own.order[i] = static_cast<int32_t>(lane / plan.size * plan.size + c);
+  }
+  for (int64_t row; (row = next_item(context)) < plan.rows;) {
+    for (int64_t x = 0; x < plan.s.out[2]; x += kSegment) run_segment(plan, own, row, x);
+  }
+}
+
 }  // namespace
 }  // namespace FASTNETS_LEVEL
 
@@ -122,20 +144,7 @@ int64_t FASTNETS_ENTRY(conv_grouped_scratch)(const ConvCall& call, int threads) 
 
 void FASTNETS_ENTRY(conv_grouped)(const ConvCall& call, void* scratch, ThreadContext& context) {
   using namespace FASTNETS_LEVEL;
-  const Plan plan(call);
-  Arena arena(scratch, context.thread * plan.private_bytes());
-  Own own{};
-  own.zeros = arena.take<float>(plan.page_floats());
-  own.pixels = arena.take<const float*>(plan.s.taps() * kSegment);
-  own.order = arena.take<int32_t>(plan.size * Vec::width);
-  for (int64_t i = 0; i < plan.page_floats(); ++i) own.zeros[i] = 0.0F;
-  for (int64_t i = 0; i < plan.size * Vec::width; ++i) {
-    const int64_t c = i / Vec::width, lane = i % Vec::width;
-    own.order[i] = static_cast<int32_t>(lane / plan.size * plan.size + c);
-  }
-  for (int64_t row; (row = next_item(context)) < plan.rows;) {
-    for (int64_t x = 0; x < plan.s.out[2]; x += kSegment) run_segment(plan, own, row, x);
-  }
+  with_element(call.element, [&](auto zero) { run_items<decltype(zero)>(call, scratch, context); });
   finish(context);
 }
 

@@ -11,13 +11,13 @@ namespace fastnets {
 namespace FASTNETS_LEVEL {
 namespace {
 
-#define FASTNETS_PACKED(rows) product_to_pixels<rows, Kind::kVectors, typename Kind::Last, true>
-#define FASTNETS_IN_PLACE(rows) product_to_pixels<rows, Kind::kVectors, typename Kind::Last, false>
+#define FASTNETS_PACKED(rows) product_to_pixels<rows, Kind::kVectors, typename Kind::Last, true, T>
+#define FASTNETS_IN_PLACE(rows) product_to_pixels<rows, Kind::kVectors, typename Kind::Last, false, T>
 
-template <class Kind>
-FASTNETS_INLINE PixelProduct pixel_product(int64_t rows, bool in_place) {
-  static constexpr PixelProduct kPacked[] = {FASTNETS_ROWS(FASTNETS_PACKED)};
-  static constexpr PixelProduct kInPlace[] = {FASTNETS_ROWS(FASTNETS_IN_PLACE)};
+template <class Kind, class T>
+FASTNETS_INLINE PixelProduct<T> pixel_product(int64_t rows, bool in_place) {
+  static constexpr PixelProduct<T> kPacked[] = {FASTNETS_ROWS(FASTNETS_PACKED)};
+  static constexpr PixelProduct<T> kInPlace[] = {FASTNETS_ROWS(FASTNETS_IN_PLACE)};
   return (in_place ? kInPlace : kPacked)[rows - 1];
 }
 
@@ -26,11 +26,12 @@ struct Pixel {
 };
 
 // Everything that the items of a call have in common.
+template <class T>
 struct Plan {
   const ConvCall& call;
   const ConvShape& s;
   int64_t cin, cout;  // of a group
-  int64_t depth;      // floats of a row of A
+  int64_t depth;      // of a row of A, in whole factors
   int64_t vectors;    // output vectors of a group
   int64_t panels;     // of a group
   int64_t blocks,
@@ -41,20 +42,20 @@ struct Plan {
 
   Plan(const ConvCall& c, int threads) : call(c), s(c.shape) {
     cin = s.cin / s.groups, cout = s.cout / s.groups;
-    depth = s.taps() * cin;
+    depth = whole_factors<T>(s.taps() * cin);
     vectors = (cout + Vec::width - 1) / Vec::width;
     panels = (vectors + kPanelVectors - 1) / kPanelVectors;
     blocks = (s.out_pixels() + c.block - 1) / c.block;
     const int64_t wanted = 4 * int64_t{threads};  // items, so that the last one to end is short
     chunks = threads == 1 || blocks == 0 ? 1 : least(panels, (wanted + blocks - 1) / blocks);
-    block_stride = (c.block + 1 - c.block % 2) * Vec::width;
-    pointwise = s.taps() == 1 && s.stride[0] * s.stride[1] * s.stride[2] == 1 &&
+    block_stride = (c.block + 1 - c.block % 2) * kColumns<T>;
+    pointwise = depth == cin && s.taps() == 1 && s.stride[0] * s.stride[1] * s.stride[2] == 1 &&
                 (s.pad[0] | s.pad[1] | s.pad[2]) == 0 && s.in[0] == s.out[0] && s.in[1] == s.out[1] &&
                 s.in[2] == s.out[2];
   }
-  int64_t strip_floats() const { return (depth + Vec::width - 1) / Vec::width * block_stride; }
+  int64_t strip_elements() const { return (depth + kColumns<T> - 1) / kColumns<T> * block_stride; }
   int64_t private_bytes() const {
-    return slice_bytes<float>(strip_floats()) + 2 * slice_bytes<int64_t>(call.block);
+    return slice_bytes<T>(strip_elements()) + 2 * slice_bytes<int64_t>(call.block);
   }
 
   Pixel pixel(int64_t index) const {
@@ -67,23 +68,23 @@ FASTNETS_INLINE int64_t offset(const Pixel& p, const int64_t stride[4]) {
   return p.image * stride[0] + p.z * stride[1] + p.y * stride[2] + p.x * stride[3];
 }
 
-// Writes `count` floats (zeros without a source) to the columns from k on of a row of the strip.
-FASTNETS_INLINE void put(float* row, int64_t block_stride, int64_t k, const float* source, int64_t count) {
+template <class T>
+constexpr T kZeros[kColumns<T>] = {};
+
+// Writes `count` elements (zeros without a source) to the columns from k on of a row of the strip.
+template <class T>
+FASTNETS_INLINE void put(T* row, int64_t block_stride, int64_t k, const T* source, int64_t count) {
   for (int64_t done = 0; done < count;) {
-    const int64_t lane = (k + done) % Vec::width;
-    const int n = static_cast<int>(least(count - done, Vec::width - lane));
-    float* to = row + (k + done) / Vec::width * block_stride + lane;
-    if (n == Vec::width) {
-      (source == nullptr ? Vec::set(0.0F) : Vec::load(source + done)).store(to);
-    } else {
-      (source == nullptr ? Vec::set(0.0F) : Vec::load(source + done, n)).store(to, n);
-    }
+    const int64_t column = (k + done) % kColumns<T>, n = least(count - done, kColumns<T> - column);
+    T* const to = row + (k + done) / kColumns<T> * block_stride + column;
+    move_columns(to, source == nullptr ? kZeros<T> : source + done, n);
     done += n;
   }
 }
 
 // The taps of one output pixel, in the order z, y, x, channel. `x` points to the first channel of the group.
-void gather_pixel(const Plan& plan, const float* x, const Pixel& p, float* row) {
+template <class T>
+void gather_pixel(const Plan<T>& plan, const T* x, const Pixel& p, T* row) {
   const ConvShape& s = plan.s;
   const int64_t* stride = plan.call.x_stride;
   const int64_t x0 = p.x * s.stride[2] - s.pad[2], step = s.dilation[2];
@@ -95,43 +96,47 @@ void gather_pixel(const Plan& plan, const float* x, const Pixel& p, float* row) 
     for (int64_t j = 0; j < s.kernel[1]; ++j) {
       const int64_t y = p.y * s.stride[1] - s.pad[1] + j * s.dilation[1];
       const bool inside = z >= 0 && z < s.in[0] && y >= 0 && y < s.in[1];
-      const float* line = inside ? x + p.image * stride[0] + z * stride[1] + y * stride[2] : nullptr;
+      const T* line = inside ? x + p.image * stride[0] + z * stride[1] + y * stride[2] : nullptr;
       if (!inside || joined) {
-        put(row, plan.block_stride, k, inside ? line + x0 * stride[3] : nullptr, s.kernel[2] * plan.cin);
+        put<T>(row, plan.block_stride, k, inside ? line + x0 * stride[3] : nullptr, s.kernel[2] * plan.cin);
         k += s.kernel[2] * plan.cin;
         continue;
       }
       for (int64_t t = 0; t < s.kernel[2]; ++t, k += plan.cin) {
         const int64_t column = x0 + t * step;
         const bool there = column >= 0 && column < s.in[2];
-        put(row, plan.block_stride, k, there ? line + column * stride[3] : nullptr, plan.cin);
+        put<T>(row, plan.block_stride, k, there ? line + column * stride[3] : nullptr, plan.cin);
       }
     }
   }
+  put<T>(row, plan.block_stride, k, nullptr, plan.depth - k);
 }
 
 // Private memory of a thread.
+template <class T>
 struct Private {
-  float* strip;
+  T* strip;
   int64_t* y_offset;
   int64_t* residual_offset;
 };
 
-template <class Kind>
-FASTNETS_INLINE void multiply_panel(Kind, const Rows& rows, bool in_place, const RowCut& cut, const float* b,
-                                    int64_t depth, const Target& block, const Epilogue& epilogue) {
+template <class Kind, class T>
+FASTNETS_INLINE void multiply_panel(Kind, const Rows<T>& rows, bool in_place, const RowCut& cut, const T* b,
+                                    int64_t depth, const Target<T>& block, const Epilogue& epilogue) {
   for (int64_t part = 0; part < cut.parts; ++part) {
     const int64_t begin = cut.begin(part), count = cut.begin(part + 1) - begin;
-    const Rows a{rows.a + begin * rows.row_stride, rows.block_stride, rows.row_stride};
-    Target target = block;
+    const Rows<T> a{rows.a + begin * rows.row_stride, rows.block_stride, rows.row_stride};
+    Target<T> target = block;
     target.y_offset += begin;
     if (target.residual_offset != nullptr) target.residual_offset += begin;
-    pixel_product<Kind>(count, in_place)(a, b, depth, target, epilogue);
+    pixel_product<Kind, T>(count, in_place)(a, b, depth, target, epilogue);
   }
 }
 
 // The pixels [first, first + count), and panels [from, to) of each group.
-void run_item(const Plan& plan, int64_t first, int64_t count, int64_t from, int64_t to, const Private& own) {
+template <class T>
+void run_item(const Plan<T>& plan, int64_t first, int64_t count, int64_t from, int64_t to,
+              const Private<T>& own) {
   const ConvCall& call = plan.call;
   const Epilogue& epilogue = call.epilogue;
   const Pixel start = plan.pixel(first);
@@ -147,27 +152,28 @@ void run_item(const Plan& plan, int64_t first, int64_t count, int64_t from, int6
   const bool in_place = plan.pointwise && uniform;
   const RowCut cut(count);
   for (int64_t group = 0; group < plan.s.groups; ++group) {
-    const float* x = call.x + group * plan.cin;
-    Rows rows{own.strip, plan.block_stride, Vec::width};
+    const T* x = static_cast<const T*>(call.x) + group * plan.cin;
+    Rows<T> rows{own.strip, plan.block_stride, kColumns<T>};
     if (in_place) {
-      rows = {x + x_first, Vec::width, call.x_stride[3]};
+      rows = {x + x_first, kColumns<T>, call.x_stride[3]};
     } else {
       p = start;
       for (int64_t i = 0; i < count; ++i) {
-        gather_pixel(plan, x, p, own.strip + i * Vec::width);
+        gather_pixel(plan, x, p, own.strip + i * kColumns<T>);
         if (++p.x == plan.s.out[2]) p = plan.pixel(first + i + 1);
       }
     }
-    const float* weights = call.weights + group * plan.vectors * Vec::width * plan.depth;
+    T* const y = static_cast<T*>(call.y);
+    const T* weights = static_cast<const T*>(call.weights) + group * plan.vectors * Vec::width * plan.depth;
     for (int64_t panel = from; panel < to; ++panel) {
       const int64_t done = panel * kPanelVectors * Vec::width;
-      const Target target{call.y,
-                          own.y_offset,
-                          epilogue.residual == nullptr ? nullptr : own.residual_offset,
-                          group * plan.cout + done,
-                          least(plan.cout - done, kPanelVectors * Vec::width),
-                          call.stream};
-      const float* b = weights + done * plan.depth;
+      const Target<T> target{y,
+                             own.y_offset,
+                             epilogue.residual == nullptr ? nullptr : own.residual_offset,
+                             group * plan.cout + done,
+                             least(plan.cout - done, kPanelVectors * Vec::width),
+                             call.stream};
+      const T* b = weights + done * plan.depth;
       with_panel(target.lanes, [&](auto kind) FASTNETS_INLINE_LAMBDA {
         multiply_panel(kind, rows, in_place, cut, b, plan.depth, target, epilogue);
       });
@@ -176,9 +182,24 @@ void run_item(const Plan& plan, int64_t first, int64_t count, int64_t from, int6
       const int64_t lane = from * kPanelVectors * Vec::width;
       const int64_t lanes = least(plan.cout, to * kPanelVectors * Vec::width) - lane;
       for (int64_t i = 0; i < count; ++i) {
-        activate_row(call.y + own.y_offset[i] + group * plan.cout + lane, lanes, epilogue);
+        activate_row(y + own.y_offset[i] + group * plan.cout + lane, lanes, epilogue);
       }
     }
+  }
+}
+
+template <class T>
+void run_items(const ConvCall& call, void* scratch, ThreadContext& context) {
+  const Plan<T> plan(call, context.threads);
+  Arena arena(scratch, context.thread * plan.private_bytes());
+  Private<T> own{};
+  own.strip = arena.take<T>(plan.strip_elements());
+  own.y_offset = arena.take<int64_t>(call.block);
+  own.residual_offset = arena.take<int64_t>(call.block);
+  for (int64_t item; (item = next_item(context)) < plan.blocks * plan.chunks;) {
+    const int64_t block = item / plan.chunks, chunk = item % plan.chunks, first = block * call.block;
+    run_item(plan, first, least(call.block, plan.s.out_pixels() - first), plan.panels * chunk / plan.chunks,
+             plan.panels * (chunk + 1) / plan.chunks, own);
   }
 }
 
@@ -187,23 +208,22 @@ void run_item(const Plan& plan, int64_t first, int64_t count, int64_t from, int6
 
 int FASTNETS_ENTRY(conv_lanes)() { return FASTNETS_LEVEL::Vec::width; }
 
+int FASTNETS_ENTRY(conv_steps)(Element element) {
+  using namespace FASTNETS_LEVEL;
+  return element == Element::bfloat16 ? kSteps<Bf16> : kSteps<float>;
+}
+
 int64_t FASTNETS_ENTRY(conv_product_scratch)(const ConvCall& call, int threads) {
-  return threads * FASTNETS_LEVEL::Plan(call, threads).private_bytes();
+  using namespace FASTNETS_LEVEL;
+  int64_t bytes = 0;
+  with_element(call.element,
+               [&](auto zero) { bytes = threads * Plan<decltype(zero)>(call, threads).private_bytes(); });
+  return bytes;
 }
 
 void FASTNETS_ENTRY(conv_product)(const ConvCall& call, void* scratch, ThreadContext& context) {
   using namespace FASTNETS_LEVEL;
-  const Plan plan(call, context.threads);
-  Arena arena(scratch, context.thread * plan.private_bytes());
-  Private own{};
-  own.strip = arena.take<float>(plan.strip_floats());
-  own.y_offset = arena.take<int64_t>(call.block);
-  own.residual_offset = arena.take<int64_t>(call.block);
-  for (int64_t item; (item = next_item(context)) < plan.blocks * plan.chunks;) {
-    const int64_t block = item / plan.chunks, chunk = item % plan.chunks, first = block * call.block;
-    run_item(plan, first, least(call.block, plan.s.out_pixels() - first), plan.panels * chunk / plan.chunks,
-             plan.panels * (chunk + 1) / plan.chunks, own);
-  }
+  with_element(call.element, [&](auto zero) { run_items<decltype(zero)>(call, scratch, context); });
   if (call.stream) stream_fence();
   finish(context);
 }

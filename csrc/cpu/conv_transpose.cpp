@@ -1,5 +1,6 @@
 #include "cpu/conv_transpose.h"
 
+#include "cpu/factor.h"
 #include "cpu/pixel_rows.h"
 
 namespace fastnets {
@@ -21,15 +22,16 @@ constexpr int kRows = 4;
 #endif
 constexpr int kVecs = 2;
 constexpr int64_t kLanes = kVecs * Vec::width;
-constexpr int64_t kCached = 1 << 17;    // floats: half of an L2
+constexpr int64_t kCached = 1 << 17;    // weights: half of an L2
 constexpr int64_t kPixels = kRows * 8;  // of an item: they share the weights in L1
 
+template <class T>
 struct Scratch {
-  const float* zeros;    // [channels]: what lies outside of x
-  const float** inputs;  // [taps][kPixels]
-  float** outputs;       // [kPixels]
-  const float** added;   // [kPixels]: residuals
-  int64_t* taps;         // of the phase, as numbers of the packed weights
+  const T* zeros;    // [channels]: what lies outside of x
+  const T** inputs;  // [taps][kPixels]
+  T** outputs;       // [kPixels]
+  const T** added;   // [kPixels]: residuals
+  int64_t* taps;     // of the phase, as numbers of the packed weights
 };
 
 struct Axis {
@@ -49,31 +51,35 @@ FASTNETS_INLINE int64_t input_of(const ConvTransposeCall& c, int axis, const Axi
   return reach % s == phase.residue ? (phase.first + c.pad[axis] - reach) / s : none;
 }
 
-template <int rows, int vecs>
-FASTNETS_INLINE void multiply(const Scratch& s, int64_t pixel, int64_t taps, const float* panel, int64_t skip,
+template <int rows, int vecs, class T>
+FASTNETS_INLINE void multiply(const Scratch<T>& s, int64_t pixel, int64_t taps, const T* panel, int64_t skip,
                               int64_t cin, Vec (&sum)[rows][vecs]) {
+  constexpr int64_t kStride = kVecs * kColumns<T>;
   for (auto& row : sum) {
     for (Vec& v : row) v = Vec::set(0.0F);
   }
   for (int64_t t = 0; t < taps; ++t) {
-    const float* w = panel + s.taps[t] * cin * kLanes;
-    const float* x[rows];
+    const T* w = panel + s.taps[t] * whole_factors<T>(cin) * kLanes;
+    const T* x[rows];
     for (int r = 0; r < rows; ++r) x[r] = s.inputs[t * kPixels + pixel + r] + skip;
-    for (int64_t c = 0; c < cin; ++c, w += kLanes) {
-      Vec weight[vecs];
-      for (int v = 0; v < vecs; ++v) weight[v] = Vec::load(w + v * Vec::width);
+    const auto add = [&](int64_t c, int64_t left) FASTNETS_INLINE_LAMBDA {
+      decltype(lane_factor<Vec>(w)) weight[vecs];
+      for (int v = 0; v < vecs; ++v) weight[v] = lane_factor<Vec>(w + v * kColumns<T>);
       for (int r = 0; r < rows; ++r) {
-        const Vec value = Vec::set(x[r][c]);
+        const auto value = row_factor(x[r] + c, left);
         for (int v = 0; v < vecs; ++v) sum[r][v] = fma(value, weight[v], sum[r][v]);
       }
-    }
+    };
+    const int64_t whole = cin / kSteps<T> * kSteps<T>;
+    for (int64_t c = 0; c < whole; c += kSteps<T>, w += kStride) add(c, kSteps<T>);
+    if (whole < cin) add(whole, 1);
   }
 }
 
 // `lanes` output channels from `channel` on, of `count` <= rows pixels.
-template <int rows, int vecs>
-void product(const ConvTransposeCall& c, const Scratch& s, int64_t pixel, int64_t count, int64_t taps,
-             const float* panel, int64_t skip, int64_t channel, int64_t lanes) {
+template <int rows, int vecs, class T>
+void product(const ConvTransposeCall& c, const Scratch<T>& s, int64_t pixel, int64_t count, int64_t taps,
+             const T* panel, int64_t skip, int64_t channel, int64_t lanes) {
   Vec sum[rows][vecs];
   multiply<rows, vecs>(s, pixel, taps, panel, skip, c.x.channels / c.groups, sum);
   const Clamp clamp(c.epilogue);
@@ -99,7 +105,8 @@ struct Addresses {
 
 // The addresses of the outputs of a phase in the cells [from, to), padded to a multiple of kRows. A cell is
 // one position j along each axis; `cells` says how many there are, which some phases do not fill.
-Addresses address(const ConvTransposeCall& c, const Scratch& s, int64_t n, const Axis (&phase)[3],
+template <class T>
+Addresses address(const ConvTransposeCall& c, const Scratch<T>& s, int64_t n, const Axis (&phase)[3],
                   const int64_t (&cells)[3], int64_t from, int64_t to) {
   int64_t at[kPixels][3], count = 0;
   for (int64_t j = from; j < to; ++j) {
@@ -112,19 +119,20 @@ Addresses address(const ConvTransposeCall& c, const Scratch& s, int64_t n, const
       out += position * c.y.stride[a + 1];
       residual += position * c.epilogue.residual_stride[a + 1];
     }
-    s.outputs[count] = c.y.data + out;
-    s.added[count] = c.epilogue.residual == nullptr ? nullptr : c.epilogue.residual + residual;
+    s.outputs[count] = static_cast<T*>(c.y.data) + out;
+    s.added[count] =
+        c.epilogue.residual == nullptr ? nullptr : static_cast<const T*>(c.epilogue.residual) + residual;
     ++count;
   }
   const int64_t padded = (count + kRows - 1) / kRows * kRows;
-  const float* image = c.x.data + n * c.x.stride[0];
+  const T* image = row_of<T>(c.x, n, 0, 0);
   int64_t taps = 0;
   for (int64_t k = 0; k < c.kernel[0] * c.kernel[1] * c.kernel[2]; ++k) {
     const int64_t z = input_of(c, 0, phase[0], k / c.kernel[2] / c.kernel[1]);
     const int64_t y = input_of(c, 1, phase[1], k / c.kernel[2] % c.kernel[1]);
     const int64_t x = input_of(c, 2, phase[2], k % c.kernel[2]);
     if (z == none || y == none || x == none) continue;
-    const float** inputs = s.inputs + taps * kPixels;
+    const T** inputs = s.inputs + taps * kPixels;
     bool any = false;
     for (int64_t i = 0; i < count; ++i) {
       const int64_t iz = z + at[i][0], iy = y + at[i][1], ix = x + at[i][2];
@@ -140,16 +148,17 @@ Addresses address(const ConvTransposeCall& c, const Scratch& s, int64_t n, const
 }
 
 // The blocks of output channels [from, to), numbered through all groups.
-void multiply_blocks(const ConvTransposeCall& c, const Scratch& s, int64_t taps, int64_t count, int64_t from,
-                     int64_t to) {
+template <class T>
+void multiply_blocks(const ConvTransposeCall& c, const Scratch<T>& s, int64_t taps, int64_t count,
+                     int64_t from, int64_t to) {
   const int64_t cin = c.x.channels / c.groups, cout = c.y.channels / c.groups;
   const int64_t blocks = (cout + kLanes - 1) / kLanes;
-  const int64_t panel = c.kernel[0] * c.kernel[1] * c.kernel[2] * cin * kLanes;
+  const int64_t panel = c.kernel[0] * c.kernel[1] * c.kernel[2] * whole_factors<T>(cin) * kLanes;
   for (int64_t b = from; b < to; ++b) {
     const int64_t group = b / blocks, start = b % blocks * kLanes;
     const int64_t channel = group * cout + start, left = cout - start;
     const int64_t lanes = left < kLanes ? left : kLanes;
-    const float* weights = c.weights + b * panel;
+    const T* weights = static_cast<const T*>(c.weights) + b * panel;
     for (int64_t p = 0; p < count; p += kRows) {
       const int64_t rows = count - p < kRows ? count - p : kRows;
       if (lanes > Vec::width && rows > 1) {
@@ -171,30 +180,18 @@ FASTNETS_INLINE int64_t own_bytes(const ConvTransposeCall& c) {
   return (((taps + 2) * kPixels + taps) * 8 + 63) / 64 * 64;
 }
 
-FASTNETS_INLINE Scratch cut(const ConvTransposeCall& c, void* scratch, int thread) {
+template <class T>
+FASTNETS_INLINE Scratch<T> cut(const ConvTransposeCall& c, void* scratch, int thread) {
   char* own = static_cast<char*>(scratch) + zeros_bytes(c) + thread * own_bytes(c);
   const int64_t inputs = c.kernel[0] * c.kernel[1] * c.kernel[2] * kPixels * 8;
-  return {static_cast<const float*>(scratch), reinterpret_cast<const float**>(own),
-          reinterpret_cast<float**>(own + inputs),
-          reinterpret_cast<const float**>(own + inputs + kPixels * 8),
+  return {static_cast<const T*>(scratch), reinterpret_cast<const T**>(own),
+          reinterpret_cast<T**>(own + inputs), reinterpret_cast<const T**>(own + inputs + kPixels * 8),
           reinterpret_cast<int64_t*>(own + inputs + 2 * kPixels * 8)};
 }
 
-}  // namespace
-}  // namespace FASTNETS_LEVEL
-
-int FASTNETS_ENTRY(conv_transpose_lanes)() { return FASTNETS_LEVEL::kLanes; }
-
-int64_t FASTNETS_ENTRY(conv_transpose_scratch)(const ConvTransposeCall& c, int threads) {
-  using namespace FASTNETS_LEVEL;
-  return zeros_bytes(c) + own_bytes(c) * threads;
-}
-
-void FASTNETS_ENTRY(conv_transpose)(const ConvTransposeCall& c, void* scratch, ThreadContext& context) {
-  using namespace FASTNETS_LEVEL;
-  while (next_item(context) < 1) std::memset(scratch, 0, static_cast<size_t>(zeros_bytes(c)));
-  finish(context);
-  const Scratch s = cut(c, scratch, context.thread);
+template <class T>
+void run_items(const ConvTransposeCall& c, void* scratch, ThreadContext& context) {
+  const Scratch<T> s = cut<T>(c, scratch, context.thread);
   const int64_t blocks = (c.y.channels / c.groups + kLanes - 1) / kLanes * c.groups;
   const int64_t phases = c.stride[0] * c.stride[1] * c.stride[2];
   const int64_t taps = c.kernel[0] * c.kernel[1] * c.kernel[2],
@@ -220,6 +217,23 @@ void FASTNETS_ENTRY(conv_transpose)(const ConvTransposeCall& c, void* scratch, T
     }
     finish(context);
   }
+}
+
+}  // namespace
+}  // namespace FASTNETS_LEVEL
+
+int FASTNETS_ENTRY(conv_transpose_lanes)() { return FASTNETS_LEVEL::kLanes; }
+
+int64_t FASTNETS_ENTRY(conv_transpose_scratch)(const ConvTransposeCall& c, int threads) {
+  using namespace FASTNETS_LEVEL;
+  return zeros_bytes(c) + own_bytes(c) * threads;
+}
+
+void FASTNETS_ENTRY(conv_transpose)(const ConvTransposeCall& c, void* scratch, ThreadContext& context) {
+  using namespace FASTNETS_LEVEL;
+  while (next_item(context) < 1) std::memset(scratch, 0, static_cast<size_t>(zeros_bytes(c)));
+  finish(context);
+  with_element(c.y.element, [&](auto zero) { run_items<decltype(zero)>(c, scratch, context); });
 }
 
 }  // namespace fastnets

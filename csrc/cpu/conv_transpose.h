@@ -10,18 +10,18 @@
 namespace fastnets {
 
 struct ConvTransposeCall {
-  ConstPixels x;
-  Pixels y;
-  const float* weights;  // packed by pack_panels with conv_transpose_lanes()
+  ConstAnyPixels x;
+  AnyPixels y;          // of the elements of x
+  const void* weights;  // packed by pack_panels with conv_transpose_lanes()
   int64_t groups;
   int64_t kernel[3], stride[3], pad[3], dilation[3];
   Epilogue epilogue;
 };
 
-FASTNETS_DECLARE(int, conv_transpose_lanes, ());
+FASTNETS_DECLARE_BF16(int, conv_transpose_lanes, ());
 // `scratch` holds conv_transpose_scratch(call, threads) bytes.
-FASTNETS_DECLARE(int64_t, conv_transpose_scratch, (const ConvTransposeCall& call, int threads));
-FASTNETS_DECLARE(void, conv_transpose,
-                 (const ConvTransposeCall& call, void* scratch, ThreadContext& context));
+FASTNETS_DECLARE_BF16(int64_t, conv_transpose_scratch, (const ConvTransposeCall& call, int threads));
+FASTNETS_DECLARE_BF16(void, conv_transpose,
+                      (const ConvTransposeCall& call, void* scratch, ThreadContext& context));
 
 }  // namespace fastnets

@@ -124,7 +124,7 @@ FASTNETS_INLINE void find_pixels(const Plan& plan, const Own& own, int64_t index
   const ConvShape& s = plan.s;
   const int64_t* stride = plan.call.x_stride;
   const Tile tile = tile_at(plan, own, index);
-  const float* x = plan.call.x + tile.image * stride[0] + group * plan.cin;
+  const float* x = static_cast<const float*>(plan.call.x) + tile.image * stride[0] + group * plan.cin;
   for (int i = 0; i < plan.kind.points[0]; ++i) {
     const int64_t z = tile.at[0] * s.stride[0] - s.pad[0] + i * s.dilation[0];
     for (int j = 0; j < plan.kind.points[1]; ++j) {
@@ -161,7 +161,7 @@ FASTNETS_INLINE void multiply_panel(Kind, const Plan& plan, const Own& own, cons
   for (int64_t xi = 0; xi < plan.xis; ++xi, weights += plan.cin * kLanes) {
     for (int64_t part = 0; part < cut.parts; ++part) {
       const int64_t begin = cut.begin(part);
-      const Rows rows{own.v + xi * plan.xi_stride + begin * Vec::width, plan.block_stride, Vec::width};
+      const Rows<float> rows{own.v + xi * plan.xi_stride + begin * Vec::width, plan.block_stride, Vec::width};
       panel_product<Kind>(cut.begin(part + 1) - begin)(rows, weights, plan.cin,
                                                        own.m + xi * plan.product_stride + begin * kLanes);
     }
@@ -173,7 +173,8 @@ void run_panel(const Plan& plan, const Own& own, int64_t group, int64_t panel, i
   const ConvCall& call = plan.call;
   const Epilogue& epilogue = call.epilogue;
   const int64_t done = panel * kPanelVectors * Vec::width;
-  const float* weights = call.weights + (group * plan.vectors * Vec::width + done) * plan.cin * plan.xis;
+  const float* weights = static_cast<const float*>(call.weights) +
+                         (group * plan.vectors * Vec::width + done) * plan.cin * plan.xis;
   const int64_t lanes = least(kPanelVectors * Vec::width, plan.cout - done);
   const int64_t vectors = lanes > Vec::width ? 2 : 1;
   with_panel(lanes,
@@ -182,9 +183,10 @@ void run_panel(const Plan& plan, const Own& own, int64_t group, int64_t panel, i
   for (int64_t t = 0; t < count; ++t) {
     const Tile tile = tile_at(plan, own, first + t);
     TileTarget target{};
-    target.y = call.y + tile.image * call.y_stride[0];
+    target.y = static_cast<float*>(call.y) + tile.image * call.y_stride[0];
     if (epilogue.residual != nullptr) {
-      target.residual = epilogue.residual + tile.image * epilogue.residual_stride[0];
+      target.residual =
+          static_cast<const float*>(epilogue.residual) + tile.image * epilogue.residual_stride[0];
     }
     for (int axis = 0; axis < 3; ++axis) {
       const int64_t step = plan.s.dilation[axis];

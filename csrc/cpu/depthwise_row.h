@@ -15,6 +15,7 @@
 #include "common/scratch.h"
 #include "cpu/activation.h"
 #include "cpu/conv.h"
+#include "cpu/factor.h"
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
@@ -89,16 +90,17 @@ struct RowPlan {
   FASTNETS_INLINE int64_t input_pixel() const { return s.dilation[2] * call.x_stride[3]; }
   FASTNETS_INLINE int64_t bytes() const {
     return slice_bytes<Segment>(segments) + slice_bytes<int64_t>(segments * columns) +
-           slice_bytes<RowPair>(pairs) + slice_bytes<const float*>(lines) + 2 * slice_bytes<int64_t>(lines);
+           slice_bytes<RowPair>(pairs) + slice_bytes<const void*>(lines) + 2 * slice_bytes<int64_t>(lines);
   }
 };
 
 // Tables of a thread: the segments, their columns and the pairs hold for all rows, the lines for one pair.
+template <class T>
 struct RowTables {
   Segment* segment;
-  int64_t* column;  // [segments][columns]: floats from the start of a line, or kOutside
+  int64_t* column;  // [segments][columns]: elements from the start of a line, or kOutside
   RowPair* pair;    // rows that share lines follow each other
-  const float** line;
+  const T** line;
   int64_t* line_weights[2];  // where a line's weights for a row start in those of a vector, or kOutside
   int64_t lines = 0;
 
@@ -106,7 +108,7 @@ struct RowTables {
       : segment(arena.take<Segment>(plan.segments)),
         column(arena.take<int64_t>(plan.segments * plan.columns)),
         pair(arena.take<RowPair>(plan.pairs)),
-        line(arena.take<const float*>(plan.lines)),
+        line(arena.take<const T*>(plan.lines)),
         line_weights{arena.take<int64_t>(plan.lines), arena.take<int64_t>(plan.lines)} {
     int64_t i = 0;
     for (int64_t phase = 0; phase < least(plan.spacing, plan.s.out[2]); ++phase) {
@@ -150,7 +152,7 @@ struct RowTables {
       for (int64_t j = 0; j < s.kernel[1] + second; ++j) {
         const int64_t y = rows.y[0] * s.stride[1] - s.pad[1] + j * s.dilation[1];
         if (y < 0 || y >= s.in[1]) continue;
-        line[lines] = plan.call.x + image * stride[0] + z * stride[1] + y * stride[2];
+        line[lines] = static_cast<const T*>(plan.call.x) + image * stride[0] + z * stride[1] + y * stride[2];
         const int64_t weights = (i * s.kernel[1] + j) * s.kernel[2] * Vec::width;
         line_weights[0][lines] = j < s.kernel[1] ? weights : kOutside;
         line_weights[1][lines++] = second != 0 && j > 0 ? weights - s.kernel[2] * Vec::width : kOutside;
@@ -159,22 +161,25 @@ struct RowTables {
   }
 };
 
-// Where the outputs of a segment go. Vector v of output i of row r: y + r * row + i * pixel + v * vector.
+// Where the outputs of a segment go: output i of row r to y + r * row + i * pixel, and its vectors of
+// channels in blocks of kColumns<T> channels, as the rows of a product want them.
+template <class T>
 struct Place {
-  float* y;
-  int64_t row, pixel, vector;
-  const float* residual;  // of the first output, or null
+  T* y;
+  int64_t row, pixel, block;
+  const T* residual;  // of the first output, or null
   int64_t residual_row, residual_pixel;
   bool whole;  // store whole vectors: the lanes past the last channel are 0
   bool stream;
 };
 
 // A segment's inputs and its range of vectors.
+template <class T>
 struct Work {
   const RowPlan& plan;
-  const RowTables& tables;
+  const RowTables<T>& tables;
   const int64_t* column;
-  int64_t input_pixel;  // Shared: floats from one column to the next
+  int64_t input_pixel;  // Shared: elements from one column to the next
   bool inside;
   int64_t from, to;
 };
@@ -184,7 +189,10 @@ struct WholeVector {
   using V = Vec;
   int64_t channel;
   static constexpr int lanes = Vec::width;
-  FASTNETS_INLINE Vec operator()(const float* pixel) const { return Vec::load(pixel + channel); }
+  template <class T>
+  FASTNETS_INLINE Vec operator()(const T* pixel) const {
+    return Vec::load(pixel + channel);
+  }
 };
 
 template <class Vector>
@@ -192,7 +200,10 @@ struct PartOf {
   using V = Vector;
   int64_t channel;
   int lanes;
-  FASTNETS_INLINE V operator()(const float* pixel) const { return V::load(pixel + channel, lanes); }
+  template <class T>
+  FASTNETS_INLINE V operator()(const T* pixel) const {
+    return V::load(pixel + channel, lanes);
+  }
 };
 
 struct SpreadVector {
@@ -207,7 +218,8 @@ struct SpreadVector {
       if (i < count) inputs = order[i] + 1;
     }
   }
-  FASTNETS_INLINE Vec operator()(const float* pixel) const {
+  template <class T>
+  FASTNETS_INLINE Vec operator()(const T* pixel) const {
     return permute(Vec::load(pixel + channel, inputs), order);
   }
 };
@@ -217,11 +229,11 @@ template <int kWidth, int kStep>
 struct Shared {
   static constexpr bool kSpreads = false;
 
-  template <int kRows, int kCount, bool kInside, class Source>
-  static FASTNETS_INLINE void add(const Work& work, const Source& source, const float* weights,
+  template <int kRows, int kCount, bool kInside, class T, class Source>
+  static FASTNETS_INLINE void add(const Work<T>& work, const Source& source, const float* weights,
                                   typename Source::V (&sum)[kRows][kCount]) {
     for (int64_t i = 0; i < work.tables.lines; ++i) {
-      const float* const line = work.tables.line[i];
+      const T* const line = work.tables.line[i];
       const int64_t first = work.tables.line_weights[0][i];
       const int64_t second = kRows == 2 ? work.tables.line_weights[1][i] : kOutside;
       if (kRows == 2 && first != kOutside && second != kOutside) {
@@ -235,8 +247,8 @@ struct Shared {
   }
 
   // A line's part in the rows [kFrom, kTo).
-  template <int kFrom, int kTo, bool kInside, int kRows, int kCount, class Source>
-  static FASTNETS_INLINE void add_line(const Work& work, const Source& source, const float* line,
+  template <int kFrom, int kTo, bool kInside, int kRows, int kCount, class T, class Source>
+  static FASTNETS_INLINE void add_line(const Work<T>& work, const Source& source, const T* line,
                                        const float* first, const float* second,
                                        typename Source::V (&sum)[kRows][kCount]) {
     using V = typename Source::V;
@@ -246,7 +258,7 @@ struct Shared {
 #pragma GCC unroll 8
       for (int k = 0; k < kWidth; ++k) weight[r][k] = V::load((r == 0 ? first : second) + k * Vec::width);
     }
-    const float* pixel = line + work.column[0];
+    const T* pixel = line + work.column[0];
 #pragma GCC unroll 32
     for (int j = 0; j < (kCount - 1) * kStep + kWidth; ++j, pixel += work.input_pixel) {
       if (!kInside && work.column[j] == kOutside) continue;
@@ -265,11 +277,11 @@ struct Shared {
 struct Unshared {
   static constexpr bool kSpreads = true;
 
-  template <int kRows, int kCount, bool kInside, class Source>
-  static FASTNETS_INLINE void add(const Work& work, const Source& source, const float* weights,
+  template <int kRows, int kCount, bool kInside, class T, class Source>
+  static FASTNETS_INLINE void add(const Work<T>& work, const Source& source, const float* weights,
                                   typename Source::V (&sum)[kRows][kCount]) {
     for (int64_t i = 0; i < work.tables.lines; ++i) {
-      const float* const line = work.tables.line[i];
+      const T* const line = work.tables.line[i];
       const float* weight = weights + work.tables.line_weights[0][i];
       const int64_t* column = work.column;
       for (int64_t k = 0; k < work.plan.s.kernel[2]; ++k, column += kCount, weight += Vec::width) {
@@ -283,9 +295,9 @@ struct Unshared {
   }
 };
 
-template <class Pattern, int kRows, int kCount, bool kInside, class Source>
-FASTNETS_INLINE void run_vector(const Work& work, const Source& source, int64_t vector, const Place& place,
-                                const Epilogue& epilogue) {
+template <class Pattern, int kRows, int kCount, bool kInside, class T, class Source>
+FASTNETS_INLINE void run_vector(const Work<T>& work, const Source& source, int64_t vector,
+                                const Place<T>& place, const Epilogue& epilogue) {
   const ClampOf<typename Source::V> clamp(epilogue);
   using V = typename Source::V;
   V sum[kRows][kCount];
@@ -294,12 +306,14 @@ FASTNETS_INLINE void run_vector(const Work& work, const Source& source, int64_t 
 #pragma GCC unroll 8
     for (int n = 0; n < kCount; ++n) sum[r][n] = V::set(0.0F);
   }
-  const float* const weights = work.plan.call.weights + vector * work.plan.s.taps() * Vec::width;
+  const float* const weights =
+      static_cast<const float*>(work.plan.call.weights) + vector * work.plan.s.taps() * Vec::width;
   Pattern::template add<kRows, kCount, kInside>(work, source, weights, sum);
   const ChannelTermsOf<V> terms(epilogue, vector * Vec::width, source.lanes);
+  T* const first = place.y + vector / kSteps<T> * place.block + vector % kSteps<T> * Vec::width;
 #pragma GCC unroll 2
   for (int r = 0; r < kRows; ++r) {
-    float* y = place.y + r * place.row + vector * place.vector;
+    T* y = first + r * place.row;
 #pragma GCC unroll 8
     for (int n = 0; n < kCount; ++n, y += place.pixel) {
       V v = terms(sum[r][n]);
@@ -318,8 +332,9 @@ FASTNETS_INLINE void run_vector(const Work& work, const Source& source, int64_t 
   }
 }
 
-template <class Pattern, int kRows, int kCount>
-__attribute__((noinline)) void run_segment(const Work& work, const Place& place, const Epilogue& epilogue) {
+template <class Pattern, int kRows, int kCount, class T>
+__attribute__((noinline)) void run_segment(const Work<T>& work, const Place<T>& place,
+                                           const Epilogue& epilogue) {
   const int64_t channels = work.plan.s.cout, multiplier = work.plan.multiplier;
   for (int64_t v = work.from; v < work.to; ++v) {
     const int64_t channel = v * Vec::width;
@@ -339,34 +354,37 @@ __attribute__((noinline)) void run_segment(const Work& work, const Place& place,
   }
 }
 
-using SegmentKernel = void (*)(const Work&, const Place&, const Epilogue&);
+template <class T>
+using SegmentKernel = void (*)(const Work<T>&, const Place<T>&, const Epilogue&);
 
-template <class Pattern, int kRows>
-FASTNETS_INLINE SegmentKernel of_count(int64_t count) {
-  static constexpr SegmentKernel kKernels[kSegment] = {
-      run_segment<Pattern, kRows, 1>, run_segment<Pattern, kRows, 2>, run_segment<Pattern, kRows, 3>,
-      run_segment<Pattern, kRows, 4>, run_segment<Pattern, kRows, 5>, run_segment<Pattern, kRows, 6>,
-      run_segment<Pattern, kRows, 7>, run_segment<Pattern, kRows, 8>};
+template <class T, class Pattern, int kRows>
+FASTNETS_INLINE SegmentKernel<T> of_count(int64_t count) {
+  static constexpr SegmentKernel<T> kKernels[kSegment] = {
+      run_segment<Pattern, kRows, 1, T>, run_segment<Pattern, kRows, 2, T>, run_segment<Pattern, kRows, 3, T>,
+      run_segment<Pattern, kRows, 4, T>, run_segment<Pattern, kRows, 5, T>, run_segment<Pattern, kRows, 6, T>,
+      run_segment<Pattern, kRows, 7, T>, run_segment<Pattern, kRows, 8, T>};
   return kKernels[count - 1];
 }
 
-FASTNETS_INLINE SegmentKernel segment_kernel(const RowPlan& plan, int64_t count, bool pair) {
-  if (!plan.shared) return of_count<Unshared, 1>(count);
+template <class T>
+FASTNETS_INLINE SegmentKernel<T> segment_kernel(const RowPlan& plan, int64_t count, bool pair) {
+  if (!plan.shared) return of_count<T, Unshared, 1>(count);
   if (plan.s.kernel[2] == 3) {
-    if (pair) return of_count<Shared<3, 1>, kPair>(count);
-    return plan.step == 1 ? of_count<Shared<3, 1>, 1>(count) : of_count<Shared<3, 2>, 1>(count);
+    if (pair) return of_count<T, Shared<3, 1>, kPair>(count);
+    return plan.step == 1 ? of_count<T, Shared<3, 1>, 1>(count) : of_count<T, Shared<3, 2>, 1>(count);
   }
-  if (pair) return of_count<Shared<5, 1>, kPair>(count);
-  return plan.step == 1 ? of_count<Shared<5, 1>, 1>(count) : of_count<Shared<5, 2>, 1>(count);
+  if (pair) return of_count<T, Shared<5, 1>, kPair>(count);
+  return plan.step == 1 ? of_count<T, Shared<5, 1>, 1>(count) : of_count<T, Shared<5, 2>, 1>(count);
 }
 
 // The segment `index` of the rows whose lines are in `tables`, for the vectors [from, to).
-FASTNETS_INLINE void run(const RowPlan& plan, const RowTables& tables, int64_t index, bool pair, int64_t from,
-                         int64_t to, const Place& place, const Epilogue& epilogue) {
+template <class T>
+FASTNETS_INLINE void run(const RowPlan& plan, const RowTables<T>& tables, int64_t index, bool pair,
+                         int64_t from, int64_t to, const Place<T>& place, const Epilogue& epilogue) {
   const Segment& segment = tables.segment[index];
-  const Work work{plan, tables, tables.column + index * plan.columns, plan.input_pixel(), segment.inside != 0,
-                  from, to};
-  segment_kernel(plan, segment.count, pair)(work, place, epilogue);
+  const Work<T> work{
+      plan, tables, tables.column + index * plan.columns, plan.input_pixel(), segment.inside != 0, from, to};
+  segment_kernel<T>(plan, segment.count, pair)(work, place, epilogue);
 }
 
 }  // namespace

@@ -12,6 +12,9 @@
 //   void FASTNETS_ENTRY(my_op)(const float* x, int64_t n) { ... }
 //   // ops/<op>.cpp, compiled once with the baseline flags: register_<op>(m) and the argument checks
 //   FASTNETS_CALL(my_op)(x, n);
+//
+// Level avx512_bf16 has kernels of its own where its instructions pay: those of FASTNETS_DECLARE_BF16, whose
+// sources are BF16_SOURCES in CMakeLists.txt. For all others it calls those of avx512.
 #pragma once
 
 #include "common/cpu_features.h"
@@ -26,18 +29,27 @@
 #define FASTNETS_DECLARE(result, name, arguments) \
   result name##_generic arguments;                \
   result name##_avx2 arguments;                   \
-  result name##_avx512 arguments
-#define FASTNETS_CALL(name) ::fastnets::pick(name##_generic, name##_avx2, name##_avx512)
+  result name##_avx512 arguments;                 \
+  constexpr auto* name##_avx512_bf16 = &name##_avx512
+#define FASTNETS_DECLARE_BF16(result, name, arguments) \
+  result name##_generic arguments;                     \
+  result name##_avx2 arguments;                        \
+  result name##_avx512 arguments;                      \
+  result name##_avx512_bf16 arguments
+#define FASTNETS_CALL(name) ::fastnets::pick(name##_generic, name##_avx2, name##_avx512, name##_avx512_bf16)
 #else
 #define FASTNETS_DECLARE(result, name, arguments) result name##_generic arguments
+#define FASTNETS_DECLARE_BF16(result, name, arguments) result name##_generic arguments
 #define FASTNETS_CALL(name) (name##_generic)
 #endif
 
 namespace fastnets {
 
 template <class Function>
-Function pick(Function generic, Function avx2, Function avx512) {
+Function pick(Function generic, Function avx2, Function avx512, Function avx512_bf16) {
   switch (active_isa()) {
+    case Isa::avx512_bf16:
+      return avx512_bf16;
     case Isa::avx512:
       return avx512;
     case Isa::avx2:

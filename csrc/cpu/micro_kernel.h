@@ -1,13 +1,14 @@
 // The product of a few rows of A with a panel of packed weights, in registers. Included by kernel files only.
 //
-// A is cut into blocks of Vec::width columns: element (row, k) is a[k / width * block_stride + row *
-// row_stride
-// + k % width]. So transformed or gathered rows are written a vector at a time, and a channels-last tensor
-// can be read in place (block_stride = width, row_stride = its pixel stride). B is [k][panel lanes].
+// A is cut into blocks of kColumns<T> columns, a vector of factors (cpu/factor.h): element (row, k) is
+// a[k / kColumns * block_stride + row * row_stride + k % kColumns]. So transformed or gathered rows are
+// written a vector at a time, and a channels-last tensor can be read in place (block_stride = kColumns,
+// row_stride = its pixel stride), if whole factors end with the row. B is [k / kSteps][panel lanes][kSteps].
 #pragma once
 
 #include "cpu/activation.h"
 #include "cpu/conv.h"
+#include "cpu/factor.h"
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
@@ -20,8 +21,9 @@ constexpr int kMaxRows = 14;
 constexpr int kMaxRows = 6;
 #endif
 
+template <class T>
 struct Rows {
-  const float* a;
+  const T* a;
   int64_t block_stride, row_stride;
 };
 
@@ -32,26 +34,26 @@ struct Sums {
   Last last[kRows];
 };
 
-// kPacked: row_stride is Vec::width, known to the compiler.
-template <int kRows, int kVectors, class Last, bool kPacked>
-FASTNETS_INLINE void accumulate(Sums<kRows, Last>& sum, const Rows& rows, const float* b, int64_t depth) {
-  constexpr int64_t kLanes = kVectors * Vec::width;
-  const int64_t row_stride = kPacked ? Vec::width : rows.row_stride;
-  const float* block = rows.a;
+// kPacked: row_stride is kColumns<T>, known to the compiler. `depth` is in whole factors.
+template <int kRows, int kVectors, class Last, bool kPacked, class T>
+FASTNETS_INLINE void accumulate(Sums<kRows, Last>& sum, const Rows<T>& rows, const T* b, int64_t depth) {
+  constexpr int64_t kLanes = kVectors * kColumns<T>;
+  const int64_t row_stride = kPacked ? kColumns<T> : rows.row_stride;
+  const T* block = rows.a;
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
     if (kVectors == 2) sum.full[i] = Vec::set(0.0F);
     sum.last[i] = Last::set(0.0F);
   }
-  for (int64_t k = 0; k < depth; k += Vec::width, block += rows.block_stride) {
-    const float* a = block;
-    const float* const end = b + least(Vec::width, depth - k) * kLanes;
-    for (; b < end; ++a, b += kLanes) {
-      const Vec right = Vec::load(b);
-      const Last right_last = Last::load(b + kLanes - Vec::width);
+  for (int64_t k = 0; k < depth; k += kColumns<T>, block += rows.block_stride) {
+    const T* a = block;
+    const T* const end = b + least(kColumns<T>, depth - k) / kSteps<T> * kLanes;
+    for (; b < end; a += kSteps<T>, b += kLanes) {
+      const auto right = lane_factor<Vec>(b);
+      const auto right_last = lane_factor<Last>(b + kLanes - kColumns<T>);
 #pragma GCC unroll 16
       for (int i = 0; i < kRows; ++i) {
-        const Vec left = Vec::set(a[i * row_stride]);
+        const auto left = row_factor(a + i * row_stride);
         if (kVectors == 2) sum.full[i] = fma(left, right, sum.full[i]);
         sum.last[i] = fma(as<Last>(left), right_last, sum.last[i]);
       }
@@ -61,7 +63,8 @@ FASTNETS_INLINE void accumulate(Sums<kRows, Last>& sum, const Rows& rows, const 
 
 // c[row][panel lanes] = the product.
 template <int kRows, int kVectors, class Last>
-__attribute__((noinline)) void product_to_panel(const Rows& rows, const float* b, int64_t depth, float* c) {
+__attribute__((noinline)) void product_to_panel(const Rows<float>& rows, const float* b, int64_t depth,
+                                                float* c) {
   Sums<kRows, Last> sum;
   accumulate<kRows, kVectors, Last, true>(sum, rows, b, depth);
 #pragma GCC unroll 16
@@ -72,8 +75,9 @@ __attribute__((noinline)) void product_to_panel(const Rows& rows, const float* b
 }
 
 // Where a product goes: row i to y + y_offset[i], where `channel` is the first of `lanes` channels.
+template <class T>
 struct Target {
-  float* y;
+  T* y;
   const int64_t* y_offset;
   const int64_t* residual_offset;  // null without a residual
   int64_t channel, lanes;
@@ -81,8 +85,8 @@ struct Target {
 };
 
 // One vector of each row through the epilogue.
-template <int kRows, class V>
-FASTNETS_INLINE void store_pixels(const V (&sum)[kRows], const Target& target, int64_t channel, int lanes,
+template <int kRows, class V, class T>
+FASTNETS_INLINE void store_pixels(const V (&sum)[kRows], const Target<T>& target, int64_t channel, int lanes,
                                   const Epilogue& epilogue) {
   const ClampOf<V> clamp(epilogue);
   const ChannelTermsOf<V> terms(epilogue, channel, lanes);
@@ -90,9 +94,9 @@ FASTNETS_INLINE void store_pixels(const V (&sum)[kRows], const Target& target, i
   for (int i = 0; i < kRows; ++i) {
     V v = terms(sum[i]);
     if (target.residual_offset != nullptr) {
-      v = v + V::load(epilogue.residual + target.residual_offset[i] + channel, lanes);
+      v = v + V::load(static_cast<const T*>(epilogue.residual) + target.residual_offset[i] + channel, lanes);
     }
-    float* const y = target.y + target.y_offset[i] + channel;
+    T* const y = target.y + target.y_offset[i] + channel;
     if (target.stream) {
       clamp(v).stream(y);
     } else {
@@ -101,9 +105,9 @@ FASTNETS_INLINE void store_pixels(const V (&sum)[kRows], const Target& target, i
   }
 }
 
-template <int kRows, int kVectors, class Last, bool kPacked>
-__attribute__((noinline)) void product_to_pixels(const Rows& rows, const float* b, int64_t depth,
-                                                 const Target& target, const Epilogue& epilogue) {
+template <int kRows, int kVectors, class Last, bool kPacked, class T>
+__attribute__((noinline)) void product_to_pixels(const Rows<T>& rows, const T* b, int64_t depth,
+                                                 const Target<T>& target, const Epilogue& epilogue) {
   Sums<kRows, Last> sum;
   accumulate<kRows, kVectors, Last, kPacked>(sum, rows, b, depth);
   constexpr int kBefore = (kVectors - 1) * Vec::width;
@@ -112,8 +116,9 @@ __attribute__((noinline)) void product_to_pixels(const Rows& rows, const float* 
                epilogue);
 }
 
-using PanelProduct = void (*)(const Rows&, const float*, int64_t, float*);
-using PixelProduct = void (*)(const Rows&, const float*, int64_t, const Target&, const Epilogue&);
+using PanelProduct = void (*)(const Rows<float>&, const float*, int64_t, float*);
+template <class T>
+using PixelProduct = void (*)(const Rows<T>&, const T*, int64_t, const Target<T>&, const Epilogue&);
 
 #if defined(FASTNETS_LEVEL_avx512)
 #define FASTNETS_ROWS(of) \

@@ -15,25 +15,25 @@ constexpr int64_t kBlock = 512;  // pixels of an item, at least
 constexpr int64_t kBlocks = 64;  // items an image, at most: one thread joins them
 constexpr int kVecs = 4;
 
-FASTNETS_INLINE int64_t pixels_of(const ConstPixels& x) { return x.size[0] * x.size[1] * x.size[2]; }
+FASTNETS_INLINE int64_t pixels_of(const ConstAnyPixels& x) { return x.size[0] * x.size[1] * x.size[2]; }
 
-FASTNETS_INLINE int64_t block_of(const ConstPixels& x) {
+FASTNETS_INLINE int64_t block_of(const ConstAnyPixels& x) {
   const int64_t least = (pixels_of(x) + kBlocks - 1) / kBlocks;
   return least > kBlock ? least : kBlock;
 }
 
-FASTNETS_INLINE int64_t blocks_of(const ConstPixels& x) {
+FASTNETS_INLINE int64_t blocks_of(const ConstAnyPixels& x) {
   return (pixels_of(x) + block_of(x) - 1) / block_of(x);
 }
 
 // Of `pixels` pixels: a center close to the mean, the sums of the differences from it, and those of their
 // squares.
-template <int vecs>
-FASTNETS_INLINE void sum_run(const float* x, int64_t pixels, int64_t step, int lanes, float* centers,
-                             float* sums, float* squares) {
+template <int vecs, class T>
+FASTNETS_INLINE void sum_run(const T* x, int64_t pixels, int64_t step, int lanes, float* centers, float* sums,
+                             float* squares) {
   Vec center[vecs], sum[vecs], square[vecs];
   const auto load = [&](int64_t i, int v) {
-    const float* p = x + i * step + v * Vec::width;
+    const T* p = x + i * step + v * Vec::width;
     return v + 1 < vecs ? Vec::load(p) : Vec::load(p, lanes);
   };
   for (int v = 0; v < vecs; ++v) center[v] = load(0, v), sum[v] = square[v] = Vec::set(0.0F);
@@ -72,7 +72,8 @@ FASTNETS_INLINE void join_run(double* mean, double* m2, int64_t before, const fl
 }
 
 // part: mean [channels], then m2 [channels], of one block of pixels of image n.
-void block_moments(const ConstPixels& x, int64_t n, int64_t block, double* part) {
+template <class T>
+void block_moments(const ConstAnyPixels& x, int64_t n, int64_t block, double* part) {
   constexpr int64_t many = kVecs * Vec::width;
   const int64_t width = x.size[2], height = x.size[1], channels = x.channels, step = x.stride[3];
   const int64_t first = block * block_of(x), end = first + block_of(x);
@@ -82,7 +83,7 @@ void block_moments(const ConstPixels& x, int64_t n, int64_t block, double* part)
     const int64_t row = i / width, column = i % width;
     int64_t run = width - column < last - i ? width - column : last - i;
     if (run > kRun) run = kRun;
-    const float* p = row_of(x, n, row / height, row % height) + column * step;
+    const T* p = row_of<T>(x, n, row / height, row % height) + column * step;
     alignas(64) float centers[many], sums[many], squares[many];
     for (int64_t c = 0; c < channels;) {
       const int64_t left = channels - c;
@@ -103,7 +104,7 @@ void block_moments(const ConstPixels& x, int64_t n, int64_t block, double* part)
 }
 
 // Mean and variance of image n from its blocks, which become useless: [channels][2].
-void join_blocks(const ConstPixels& x, double* parts, double* moments) {
+void join_blocks(const ConstAnyPixels& x, double* parts, double* moments) {
   const int64_t channels = x.channels, block = block_of(x), pixels = pixels_of(x);
   double *mean = parts, *m2 = parts + channels;
   for (int64_t b = 1; b < blocks_of(x); ++b) {
@@ -148,14 +149,14 @@ void fold(const NormCall& call, const double* moments, float* center) {
 }
 
 // `vecs` vectors of channels, whose terms stay in registers, of each pixel; the last has `lanes` lanes.
-template <int vecs>
-FASTNETS_INLINE void apply_vectors(const NormCall& call, const float* center, const float* x,
-                                   const float* residual, float* y, int64_t pixels, int lanes) {
+template <int vecs, class T>
+FASTNETS_INLINE void apply_vectors(const NormCall& call, const float* center, const T* x, const T* residual,
+                                   T* y, int64_t pixels, int lanes) {
   const int64_t channels = call.x.channels, r_step = call.epilogue.residual_stride[3];
   const Clamp clamp(call.epilogue);
   Vec middle[vecs], scale[vecs], shift[vecs];
   const auto lanes_of = [&](int v) { return v + 1 < vecs ? Vec::width : lanes; };
-  const auto load = [&](const float* p, int v) { return load_lanes(p + v * Vec::width, lanes_of(v)); };
+  const auto load = [&](const auto* p, int v) { return load_lanes(p + v * Vec::width, lanes_of(v)); };
   for (int v = 0; v < vecs; ++v) {
     middle[v] = load(center, v);
     scale[v] = load(center + channels, v);
@@ -170,7 +171,8 @@ FASTNETS_INLINE void apply_vectors(const NormCall& call, const float* center, co
   }
 }
 
-void apply_pixels(const NormCall& call, const float* center, const float* x, const float* residual, float* y,
+template <class T>
+void apply_pixels(const NormCall& call, const float* center, const T* x, const T* residual, T* y,
                   int64_t pixels) {
   constexpr int64_t many = kVecs * Vec::width;
   const int64_t channels = call.x.channels;
@@ -188,10 +190,11 @@ void apply_pixels(const NormCall& call, const float* center, const float* x, con
 }
 
 // Pixels are taken so many at a time that their vectors of channels stay in L1 from one to the next.
+template <class T>
 void apply_row(const NormCall& call, const float* tables, int64_t n, int64_t z, int64_t y) {
   constexpr int64_t chunk = 16;
-  const float *x = row_of(call.x, n, z, y), *residual = residual_row(call.epilogue, n, z, y);
-  float* out = row_of(call.y, n, z, y);
+  const T *x = row_of<T>(call.x, n, z, y), *residual = residual_row<T>(call.epilogue, n, z, y);
+  T* out = row_of<T>(call.y, n, z, y);
   const float* mine =
       tables + (call.moments_stride == 0 && call.moments != nullptr ? 0 : n * 3 * call.x.channels);
   for (int64_t i = 0; i < call.x.size[2]; i += chunk) {
@@ -202,14 +205,16 @@ void apply_row(const NormCall& call, const float* tables, int64_t n, int64_t z, 
   }
 }
 
-FASTNETS_INLINE int64_t parts_doubles(const ConstPixels& x) {
+FASTNETS_INLINE int64_t parts_doubles(const ConstAnyPixels& x) {
   return x.batch * blocks_of(x) * 2 * x.channels;
 }
 
-void all_blocks(const ConstPixels& x, double* parts, ThreadContext& context) {
+void all_blocks(const ConstAnyPixels& x, double* parts, ThreadContext& context) {
   const int64_t blocks = blocks_of(x);
   for (int64_t i; (i = next_item(context)) < x.batch * blocks;) {
-    block_moments(x, i / blocks, i % blocks, parts + i * 2 * x.channels);
+    double* part = parts + i * 2 * x.channels;
+    with_element(x.element,
+                 [&](auto zero) { block_moments<decltype(zero)>(x, i / blocks, i % blocks, part); });
   }
   finish(context);
 }
@@ -224,7 +229,7 @@ int64_t FASTNETS_ENTRY(moments_scratch)(const MomentsCall& call) {
 
 void FASTNETS_ENTRY(moments)(const MomentsCall& call, void* scratch, ThreadContext& context) {
   using namespace FASTNETS_LEVEL;
-  const ConstPixels x = with_long_rows(call.x);
+  const ConstAnyPixels x = with_long_rows(call.x);
   auto* parts = static_cast<double*>(scratch);
   all_blocks(x, parts, context);
   for (int64_t n; (n = next_item(context)) < x.batch;) {
@@ -243,7 +248,7 @@ int64_t FASTNETS_ENTRY(norm_scratch)(const NormCall& call) {
 
 void FASTNETS_ENTRY(norm)(const NormCall& call, void* scratch, ThreadContext& context) {
   using namespace FASTNETS_LEVEL;
-  const ConstPixels x = with_long_rows(call.x);
+  const ConstAnyPixels x = with_long_rows(call.x);
   const int64_t channels = x.channels,
                 images = call.moments != nullptr && call.moments_stride == 0 ? 1 : x.batch;
   auto* moments = static_cast<double*>(scratch);
@@ -259,7 +264,9 @@ void FASTNETS_ENTRY(norm)(const NormCall& call, void* scratch, ThreadContext& co
   finish(context);
   const int64_t height = call.y.size[1], depth = call.y.size[0];
   for (int64_t i; (i = next_item(context)) < x.batch * depth * height;) {
-    apply_row(call, tables, i / (depth * height), i / height % depth, i % height);
+    const int64_t image = i / (depth * height), z = i / height % depth;
+    with_element(x.element,
+                 [&](auto zero) { apply_row<decltype(zero)>(call, tables, image, z, i % height); });
   }
   finish(context);
 }

@@ -11,8 +11,8 @@ namespace fastnets {
 // y = activation((x - mean) / sqrt(variance + epsilon) * scale + shift + residual); scale, shift, residual
 // and activation are those of the epilogue.
 struct NormCall {
-  ConstPixels x;
-  Pixels y;
+  ConstAnyPixels x;
+  AnyPixels y;     // of the elements of x
   int64_t groups;  // whose channels share mean and variance
   double epsilon;
   // [batch][channels][2]: mean and variance of each channel of each image; null: those of x. A producer may
@@ -28,7 +28,7 @@ FASTNETS_DECLARE(void, norm, (const NormCall& call, void* scratch, ThreadContext
 
 // The moments of x, [batch][channels][2].
 struct MomentsCall {
-  ConstPixels x;
+  ConstAnyPixels x;
   double* moments;
 };
 

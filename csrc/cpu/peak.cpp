@@ -1,24 +1,39 @@
 #include "cpu/peak.h"
 
-#include "cpu/vec.h"
+#include "cpu/factor.h"
 
 namespace fastnets {
+namespace FASTNETS_LEVEL {
+namespace {
 
-double FASTNETS_ENTRY(peak_arithmetic)(long rounds, float* keep) {
-  using namespace FASTNETS_LEVEL;
+template <class T>
+double multiply_add(long rounds, float* keep) {
   constexpr int kSums = 12;  // more than latency times units needs, and fewer than 16 registers
+  T factors[kColumns<T>];
+  std::memcpy(factors, keep, sizeof(factors));
   Vec sum[kSums];
 #pragma GCC unroll 12
   for (int i = 0; i < kSums; ++i) sum[i] = Vec::set(static_cast<float>(i));
-  const Vec a = Vec::set(keep[0]), b = Vec::set(keep[1]);
+  const auto a = row_factor(factors);
+  const auto b = lane_factor<Vec>(factors);
   for (long r = 0; r < rounds; ++r) {
 #pragma GCC unroll 12
-    for (int i = 0; i < kSums; ++i) sum[i] = fma(sum[i], a, b);
+    for (int i = 0; i < kSums; ++i) sum[i] = fma(a, b, sum[i]);
   }
 #pragma GCC unroll 12
   for (int i = 1; i < kSums; ++i) sum[0] = sum[0] + sum[i];
   sum[0].store(keep, 2);
-  return 2.0 * Vec::width * kSums * static_cast<double>(rounds);
+  return 2.0 * kColumns<T> * kSums * static_cast<double>(rounds);
+}
+
+}  // namespace
+}  // namespace FASTNETS_LEVEL
+
+double FASTNETS_ENTRY(peak_arithmetic)(Element element, long rounds, float* keep) {
+  using namespace FASTNETS_LEVEL;
+  double operations = 0;
+  with_element(element, [&](auto zero) { operations = multiply_add<decltype(zero)>(rounds, keep); });
+  return operations;
 }
 
 }  // namespace fastnets

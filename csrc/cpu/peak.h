@@ -1,12 +1,14 @@
-// The machine's ceiling of fp32 arithmetic, which benchmarks quote.
+// The machine's ceilings of arithmetic, which benchmarks quote.
 #pragma once
 
+#include "common/element.h"
 #include "cpu/isa.h"
 
 namespace fastnets {
 
-// Runs `rounds` rounds of independent multiply-adds in registers; the number of floating-point operations of
-// one thread. `keep` receives a result, so that the work cannot be dropped.
-FASTNETS_DECLARE(double, peak_arithmetic, (long rounds, float* keep));
+// Runs `rounds` rounds of independent multiply-adds of products of `element` in registers; the number of
+// floating-point operations of one thread. `keep` holds 16 floats and receives a result, so that the work
+// cannot be dropped.
+FASTNETS_DECLARE_BF16(double, peak_arithmetic, (Element element, long rounds, float* keep));
 
 }  // namespace fastnets

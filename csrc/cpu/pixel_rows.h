@@ -8,7 +8,7 @@ namespace fastnets {
 namespace FASTNETS_LEVEL {
 namespace {
 
-// How many of the floats from `i` on a vector takes, of n.
+// How many of the elements from `i` on a vector takes, of n.
 FASTNETS_INLINE int lanes_at(int64_t i, int64_t n) {
   return n - i < Vec::width ? static_cast<int>(n - i) : Vec::width;
 }
@@ -37,15 +37,27 @@ FASTNETS_INLINE T* row_of(const PixelsOf<T>& x, int64_t n, int64_t z, int64_t y)
   return x.data + n * x.stride[0] + z * x.stride[1] + y * x.stride[2];
 }
 
-FASTNETS_INLINE const float* residual_row(const Epilogue& e, int64_t n, int64_t z, int64_t y) {
-  return e.residual == nullptr
-             ? nullptr
-             : e.residual + n * e.residual_stride[0] + z * e.residual_stride[1] + y * e.residual_stride[2];
+template <class T>
+FASTNETS_INLINE const T* residual_row(const Epilogue& e, int64_t n, int64_t z, int64_t y) {
+  return e.residual == nullptr ? nullptr
+                               : static_cast<const T*>(e.residual) + n * e.residual_stride[0] +
+                                     z * e.residual_stride[1] + y * e.residual_stride[2];
+}
+
+// The same of elements whose type the caller knows: row_of<T>(x, ...).
+template <class T>
+FASTNETS_INLINE const T* row_of(const PixelsOf<const void>& x, int64_t n, int64_t z, int64_t y) {
+  return static_cast<const T*>(x.data) + n * x.stride[0] + z * x.stride[1] + y * x.stride[2];
+}
+
+template <class T>
+FASTNETS_INLINE T* row_of(const PixelsOf<void>& x, int64_t n, int64_t z, int64_t y) {
+  return static_cast<T*>(x.data) + n * x.stride[0] + z * x.stride[1] + y * x.stride[2];
 }
 
 // The same pixels with as few rows as their strides allow.
-template <class T>
-FASTNETS_INLINE PixelsOf<T> with_long_rows(PixelsOf<T> x) {
+template <class SomePixels>
+FASTNETS_INLINE SomePixels with_long_rows(SomePixels x) {
   if (x.size[1] == 1 || x.stride[2] == x.size[2] * x.stride[3]) {
     x.size[2] *= x.size[1];
     x.size[1] = 1;
@@ -57,8 +69,9 @@ FASTNETS_INLINE PixelsOf<T> with_long_rows(PixelsOf<T> x) {
   return x;
 }
 
-// The activation of `pixels` pixels that lie `step` floats apart.
-FASTNETS_INLINE void activate_pixels(float* y, int64_t pixels, int64_t step, int64_t channels,
+// The activation of `pixels` pixels that lie `step` elements apart.
+template <class T>
+FASTNETS_INLINE void activate_pixels(T* y, int64_t pixels, int64_t step, int64_t channels,
                                      const Epilogue& e) {
   if (step == channels) {
     activate_row(y, pixels * channels, e);

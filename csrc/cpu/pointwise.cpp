@@ -6,7 +6,7 @@ namespace fastnets {
 namespace FASTNETS_LEVEL {
 namespace {
 
-constexpr int64_t kBlock = 1 << 13;  // floats an item: 32 KiB, half of L1 where x and y differ
+constexpr int64_t kBlock = 1 << 13;  // elements an item: 32 KiB, half of L1 where x and y differ
 
 // Whether the pixels of an image follow each other at one distance, so that they are one row.
 FASTNETS_INLINE bool is_one_row(const int64_t size[3], const int64_t stride[4]) {
@@ -14,7 +14,8 @@ FASTNETS_INLINE bool is_one_row(const int64_t size[3], const int64_t stride[4]) 
   return planes && (size[0] == 1 || stride[1] == size[1] * size[2] * stride[3]);
 }
 
-FASTNETS_INLINE void run(const float* x, const float* residual, float* y, int64_t n, const Epilogue& e) {
+template <class X, class Y>
+FASTNETS_INLINE void run(const X* x, const Y* residual, Y* y, int64_t n, const Epilogue& e) {
   const Clamp clamp(e);
   for (int64_t i = 0; i < n; i += Vec::width) {
     const int lanes = lanes_at(i, n);
@@ -25,7 +26,8 @@ FASTNETS_INLINE void run(const float* x, const float* residual, float* y, int64_
   if (clamp.more) activate_row(y, n, e);
 }
 
-FASTNETS_INLINE void run_scaled(const PointwiseCall& call, const float* x, const float* residual, float* y,
+template <class X, class Y>
+FASTNETS_INLINE void run_scaled(const PointwiseCall& call, const X* x, const Y* residual, Y* y,
                                 int64_t pixels) {
   const Epilogue& e = call.epilogue;
   const Clamp clamp(e);
@@ -42,11 +44,8 @@ FASTNETS_INLINE void run_scaled(const PointwiseCall& call, const float* x, const
   if (clamp.more) activate_pixels(y, pixels, call.y.stride[3], channels, e);
 }
 
-}  // namespace
-}  // namespace FASTNETS_LEVEL
-
-void FASTNETS_ENTRY(pointwise)(const PointwiseCall& original, ThreadContext& context) {
-  using namespace FASTNETS_LEVEL;
+template <class X, class Y>
+void run_rows(const PointwiseCall& original, ThreadContext& context) {
   PointwiseCall call = original;
   Epilogue& e = call.epilogue;
   int64_t* size = call.x.size;
@@ -65,15 +64,26 @@ void FASTNETS_ENTRY(pointwise)(const PointwiseCall& original, ThreadContext& con
     const int64_t at = i % blocks * step, row = i / blocks;
     const int64_t pixels = size[2] - at < step ? size[2] - at : step;
     const int64_t n = row / (size[0] * size[1]), z = row / size[1] % size[0], line = row % size[1];
-    const float *x = row_of(call.x, n, z, line) + at * x_step, *residual = residual_row(e, n, z, line);
+    const X* x = row_of<X>(call.x, n, z, line) + at * x_step;
+    const Y* residual = residual_row<Y>(e, n, z, line);
     if (residual != nullptr) residual += at * e.residual_stride[3];
-    float* y = row_of(call.y, n, z, line) + at * y_step;
+    Y* y = row_of<Y>(call.y, n, z, line) + at * y_step;
     if (dense) {
       run(x, residual, y, pixels * channels, e);
     } else {
       run_scaled(call, x, residual, y, pixels);
     }
   }
+}
+
+}  // namespace
+}  // namespace FASTNETS_LEVEL
+
+void FASTNETS_ENTRY(pointwise)(const PointwiseCall& call, ThreadContext& context) {
+  using namespace FASTNETS_LEVEL;
+  with_element(call.x.element, [&](auto x) {
+    with_element(call.y.element, [&](auto y) { run_rows<decltype(x), decltype(y)>(call, context); });
+  });
   finish(context);
 }
 

@@ -1,5 +1,5 @@
 // y = activation(x * scale + shift + residual): what no other kernel could take into its epilogue, and
-// copies.
+// copies, also from one type of elements to another.
 #pragma once
 
 #include "common/epilogue.h"
@@ -10,8 +10,8 @@
 namespace fastnets {
 
 struct PointwiseCall {
-  ConstPixels x;
-  Pixels y;  // may be x
+  ConstAnyPixels x;
+  AnyPixels y;  // may be x
   Epilogue epilogue;
 };
 

@@ -40,21 +40,21 @@ FASTNETS_INLINE Vec join(Vec sum, Vec v) {
 }
 
 struct Window {
-  int64_t taps[3], step[3];  // z, y, x; floats from tap to tap
+  int64_t taps[3], step[3];  // z, y, x; elements from tap to tap
   float divisor;
 };
 
 // `vecs` vectors of channels of one output pixel; the last has `lanes` lanes.
-template <bool average, int vecs>
-FASTNETS_INLINE void reduce(const float* x, const Window& w, float* y, int lanes) {
+template <bool average, int vecs, class T>
+FASTNETS_INLINE void reduce(const T* x, const Window& w, T* y, int lanes) {
   Vec sum[vecs];
   for (Vec& s : sum) s = start_value<average>();
   for (int64_t z = 0; z < w.taps[0]; ++z) {
     for (int64_t r = 0; r < w.taps[1]; ++r) {
-      const float* p = x + z * w.step[0] + r * w.step[1];
+      const T* p = x + z * w.step[0] + r * w.step[1];
       for (int64_t i = 0; i < w.taps[2]; ++i, p += w.step[2]) {
         for (int v = 0; v < vecs; ++v) {
-          const float* q = p + v * Vec::width;
+          const T* q = p + v * Vec::width;
           sum[v] = join<average>(sum[v], v + 1 < vecs ? Vec::load(q) : Vec::load(q, lanes));
         }
       }
@@ -66,8 +66,8 @@ FASTNETS_INLINE void reduce(const float* x, const Window& w, float* y, int lanes
   }
 }
 
-template <bool average>
-FASTNETS_INLINE void reduce_pixel(const float* x, const Window& w, float* y, int64_t channels) {
+template <bool average, class T>
+FASTNETS_INLINE void reduce_pixel(const T* x, const Window& w, T* y, int64_t channels) {
   constexpr int64_t block = kVecs * Vec::width;
   int64_t c = 0;
   for (; c + block <= channels; c += block) reduce<average, kVecs>(x + c, w, y + c, Vec::width);
@@ -77,12 +77,11 @@ FASTNETS_INLINE void reduce_pixel(const float* x, const Window& w, float* y, int
   }
 }
 
-template <bool average>
+template <bool average, class T>
 void pool_row(const PoolCall& call, int64_t n, int64_t z, int64_t y) {
   const Span deep = span(call, 0, z), high = span(call, 1, y);
-  const float* rows =
-      call.x.data + n * call.x.stride[0] + deep.first * call.x.stride[1] + high.first * call.x.stride[2];
-  float* out = row_of(call.y, n, z, y);
+  const T* rows = row_of<T>(call.x, n, deep.first, high.first);
+  T* out = row_of<T>(call.y, n, z, y);
   Window w{};
   w.taps[0] = deep.taps, w.taps[1] = high.taps;
   for (int i = 0; i < 3; ++i) w.step[i] = call.dilation[i] * call.x.stride[i + 1];
@@ -110,21 +109,21 @@ FASTNETS_INLINE int64_t blocks_of(const PoolCall& c) {
 
 // `vecs` vectors of channels of the pixels [first, last) of image n. Rows are summed apart, and blocks too:
 // each stage adds few numbers, so that the error of a sum does not grow with the image.
-template <bool average, int vecs>
-FASTNETS_INLINE void reduce_block(const PoolCall& c, const float* image, int64_t first, int64_t last,
-                                  float* out, int lanes) {
+template <bool average, int vecs, class T>
+FASTNETS_INLINE void reduce_block(const PoolCall& c, const T* image, int64_t first, int64_t last, float* out,
+                                  int lanes) {
   const int64_t width = c.x.size[2], height = c.x.size[1], step = c.x.stride[3];
   Vec sum[vecs];
   for (Vec& s : sum) s = start_value<average>();
   for (int64_t i = first; i < last;) {
     const int64_t row = i / width, x = i % width;
     const int64_t run = width - x < last - i ? width - x : last - i;
-    const float* p = image + row / height * c.x.stride[1] + row % height * c.x.stride[2] + x * step;
+    const T* p = image + row / height * c.x.stride[1] + row % height * c.x.stride[2] + x * step;
     Vec part[vecs];
     for (Vec& s : part) s = start_value<average>();
     for (int64_t k = 0; k < run; ++k, p += step) {
       for (int v = 0; v < vecs; ++v) {
-        const float* q = p + v * Vec::width;
+        const T* q = p + v * Vec::width;
         part[v] = join<average>(part[v], v + 1 < vecs ? Vec::load(q) : Vec::load(q, lanes));
       }
     }
@@ -142,11 +141,10 @@ FASTNETS_INLINE float join_numbers(float sum, float v, bool average) {
 // as there are channels, so that each lane always has the same channel.
 constexpr int kFew = 4;
 
-template <bool average>
-FASTNETS_INLINE void reduce_few(const PoolCall& c, const float* image, int64_t first, int64_t last,
-                                float* out) {
+template <bool average, class T>
+FASTNETS_INLINE void reduce_few(const PoolCall& c, const T* image, int64_t first, int64_t last, float* out) {
   const int64_t channels = c.x.channels, once = channels * Vec::width, period = kFew * once;
-  const float *p = image + first * channels, *end = image + last * channels;
+  const T *p = image + first * channels, *end = image + last * channels;
   float sums[kFew * Vec::width * Vec::width];
   const auto add = [&](int64_t i, Vec v) { join<average>(Vec::load(sums + i), v).store(sums + i); };
   for (int64_t i = 0; i < period; i += Vec::width) start_value<average>().store(sums + i);
@@ -154,7 +152,7 @@ FASTNETS_INLINE void reduce_few(const PoolCall& c, const float* image, int64_t f
     for (int64_t i = 0; i < period; i += Vec::width) add(i, Vec::load(p + i));
   }
   for (int64_t i = once; i < period; i += Vec::width) add(i % once, Vec::load(sums + i));
-  for (int64_t i = 0; p < end; ++p, ++i) sums[i % once] = join_numbers(sums[i % once], *p, average);
+  for (int64_t i = 0; p < end; ++p, ++i) sums[i % once] = join_numbers(sums[i % once], value_of(*p), average);
   for (int64_t ch = 0; ch < channels; ++ch) {
     out[ch] = sums[ch];
     for (int64_t i = ch + channels; i < once; i += channels)
@@ -163,14 +161,14 @@ FASTNETS_INLINE void reduce_few(const PoolCall& c, const float* image, int64_t f
 }
 
 FASTNETS_INLINE bool is_dense(const PoolCall& c) {
-  const ConstPixels x = with_long_rows(c.x);
+  const ConstAnyPixels x = with_long_rows(c.x);
   return x.size[0] == 1 && x.size[1] == 1 && x.stride[3] == x.channels;
 }
 
-template <bool average>
+template <bool average, class T>
 void pool_block(const PoolCall& c, int64_t n, int64_t block, float* out) {
   constexpr int64_t many = kVecs * Vec::width;
-  const float* image = c.x.data + n * c.x.stride[0];
+  const T* image = row_of<T>(c.x, n, 0, 0);
   const int64_t first = block * block_of(c), channels = c.x.channels;
   const int64_t last = first + block_of(c) < pixels_of(c) ? first + block_of(c) : pixels_of(c);
   if (channels < Vec::width && is_dense(c)) return reduce_few<average>(c, image, first, last, out);
@@ -187,9 +185,10 @@ void pool_block(const PoolCall& c, int64_t n, int64_t block, float* out) {
   }
 }
 
-template <bool average>
+template <bool average, class T>
 void join_blocks(const PoolCall& c, int64_t n, const float* parts) {
   const float divisor = c.divisor != 0 ? c.divisor : static_cast<float>(pixels_of(c));
+  T* y = row_of<T>(c.y, n, 0, 0);
   for (int64_t ch = 0; ch < c.x.channels; ++ch) {
     const float* p = parts + ch;
     double sum = 0;
@@ -198,7 +197,31 @@ void join_blocks(const PoolCall& c, int64_t n, const float* parts) {
       sum += *p;
       if (*p > largest || *p != *p) largest = *p;
     }
-    c.y.data[n * c.y.stride[0] + ch] = average ? static_cast<float>(sum / divisor) : largest;
+    assign(y[ch], average ? static_cast<float>(sum / divisor) : largest);
+  }
+}
+
+template <class T>
+void pool_rows(const PoolCall& c, ThreadContext& context) {
+  const int64_t height = c.y.size[1], depth = c.y.size[0];
+  for (int64_t i; (i = next_item(context)) < c.y.batch * depth * height;) {
+    const int64_t n = i / (depth * height), z = i / height % depth, y = i % height;
+    c.average ? pool_row<true, T>(c, n, z, y) : pool_row<false, T>(c, n, z, y);
+  }
+}
+
+template <class T>
+void pool_images(const PoolCall& c, float* parts, ThreadContext& context) {
+  const int64_t blocks = blocks_of(c);
+  for (int64_t i; (i = next_item(context)) < c.x.batch * blocks;) {
+    float* part = parts + i * c.x.channels;
+    c.average ? pool_block<true, T>(c, i / blocks, i % blocks, part)
+              : pool_block<false, T>(c, i / blocks, i % blocks, part);
+  }
+  finish(context);
+  for (int64_t n; (n = next_item(context)) < c.x.batch;) {
+    const float* mine = parts + n * blocks * c.x.channels;
+    c.average ? join_blocks<true, T>(c, n, mine) : join_blocks<false, T>(c, n, mine);
   }
 }
 
@@ -207,11 +230,7 @@ void join_blocks(const PoolCall& c, int64_t n, const float* parts) {
 
 void FASTNETS_ENTRY(pool)(const PoolCall& c, ThreadContext& context) {
   using namespace FASTNETS_LEVEL;
-  const int64_t height = c.y.size[1], depth = c.y.size[0];
-  for (int64_t i; (i = next_item(context)) < c.y.batch * depth * height;) {
-    const int64_t n = i / (depth * height), z = i / height % depth, y = i % height;
-    c.average ? pool_row<true>(c, n, z, y) : pool_row<false>(c, n, z, y);
-  }
+  with_element(c.y.element, [&](auto zero) { pool_rows<decltype(zero)>(c, context); });
   finish(context);
 }
 
@@ -222,18 +241,8 @@ int64_t FASTNETS_ENTRY(pool_global_scratch)(const PoolCall& c) {
 
 void FASTNETS_ENTRY(pool_global)(const PoolCall& c, void* scratch, ThreadContext& context) {
   using namespace FASTNETS_LEVEL;
-  float* parts = static_cast<float*>(scratch);
-  const int64_t blocks = blocks_of(c);
-  for (int64_t i; (i = next_item(context)) < c.x.batch * blocks;) {
-    float* part = parts + i * c.x.channels;
-    c.average ? pool_block<true>(c, i / blocks, i % blocks, part)
-              : pool_block<false>(c, i / blocks, i % blocks, part);
-  }
-  finish(context);
-  for (int64_t n; (n = next_item(context)) < c.x.batch;) {
-    const float* mine = parts + n * blocks * c.x.channels;
-    c.average ? join_blocks<true>(c, n, mine) : join_blocks<false>(c, n, mine);
-  }
+  with_element(c.y.element,
+               [&](auto zero) { pool_images<decltype(zero)>(c, static_cast<float*>(scratch), context); });
   finish(context);
 }
 

@@ -8,8 +8,8 @@
 namespace fastnets {
 
 struct PoolCall {
-  ConstPixels x;
-  Pixels y;
+  ConstAnyPixels x;
+  AnyPixels y;  // of the elements of x
   int64_t window[3], stride[3], pad[3], dilation[3];
   bool average;
   bool count_pad;  // whether an average counts the padding, but not what ceil mode adds beyond it

@@ -16,8 +16,8 @@ struct ResizeAxis {
 };
 
 struct ResizeCall {
-  ConstPixels x;
-  Pixels y;
+  ConstAnyPixels x;
+  AnyPixels y;         // of the elements of x
   ResizeAxis axes[3];  // z, y, x
 };
 

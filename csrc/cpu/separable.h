@@ -8,18 +8,18 @@ namespace fastnets {
 struct SeparableCall {
   ConvCall depthwise;  // its epilogue has no residual; its y, block, tile, share and stream are not used
   int64_t cout;
-  float* y;
-  int64_t y_stride[4];   // floats: image, z, y, x
-  const float* weights;  // of the 1x1 convolution, packed by pack_product
+  void* y;              // of the elements of depthwise.x
+  int64_t y_stride[4];  // in elements: image, z, y, x
+  const void* weights;  // of the 1x1 convolution, packed by pack_product
   Epilogue epilogue;
   int64_t block;  // pixels of a panel of depthwise results, at most
   bool stream;    // store past the caches
 };
 
 // Bytes of scratch for `threads` threads.
-FASTNETS_DECLARE(int64_t, separable_scratch, (const SeparableCall& call, int threads));
+FASTNETS_DECLARE_BF16(int64_t, separable_scratch, (const SeparableCall& call, int threads));
 
 // All threads of a team call this with the same `call` and `scratch`.
-FASTNETS_DECLARE(void, separable, (const SeparableCall& call, void* scratch, ThreadContext& context));
+FASTNETS_DECLARE_BF16(void, separable, (const SeparableCall& call, void* scratch, ThreadContext& context));
 
 }  // namespace fastnets

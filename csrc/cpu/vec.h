@@ -1,7 +1,8 @@
 // Vec: the float vector of the level that this unit is compiled for. Included by kernel files only.
 //
 // Everything is in the namespace of the level (see cpu/isa.h), always inlined, and covers just what the
-// kernels use. load(p, n) and store(p, n) touch exactly n <= width floats; the other lanes load 0.
+// kernels use. load(p, n) and store(p, n) touch exactly n <= width elements; the other lanes load 0.
+// An element in memory is a float or a Bf16: stores round to the nearest one, ties to even.
 // stream(p) bypasses the caches: p is aligned to the vector, and stream_fence() precedes the next reader.
 // max and min return their second argument where one is NaN; max_or_nan returns NaN.
 // fma(a, b, c) = a b + c, fnma = c - a b.
@@ -15,7 +16,7 @@
 #include <immintrin.h>
 #endif
 
-#include "common/inline.h"
+#include "common/element.h"
 #include "cpu/isa.h"
 
 namespace fastnets {
@@ -23,6 +24,30 @@ namespace FASTNETS_LEVEL {
 namespace {
 
 #if defined(FASTNETS_LEVEL_avx512)
+
+FASTNETS_INLINE __m512 widened(__m256i bits) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+FASTNETS_INLINE __m256 widened(__m128i bits) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+}
+#if defined(FASTNETS_LEVEL_avx512_bf16)
+FASTNETS_INLINE __m256i rounded(__m512 v) { return reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(v)); }
+FASTNETS_INLINE __m128i rounded(__m256 v) { return reinterpret_cast<__m128i>(_mm256_cvtneps_pbh(v)); }
+#else
+// NaN becomes the quiet one whose payload is 0: rounding could carry out of the exponent.
+FASTNETS_INLINE __m256i rounded(__m512 v) {
+  const __m512i bits = _mm512_castps_si512(v), one = _mm512_set1_epi32(1);
+  const __m512i even = _mm512_and_si512(_mm512_srli_epi32(bits, 16), one);
+  const __m512i sum = _mm512_add_epi32(bits, _mm512_add_epi32(even, _mm512_set1_epi32(0x7fff)));
+  const __m512i quiet = _mm512_set1_epi32(0x7fc00000);
+  const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q);
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_blend_epi32(nan, sum, quiet), 16));
+}
+FASTNETS_INLINE __m128i rounded(__m256 v) {
+  return _mm256_castsi256_si128(rounded(_mm512_zextps256_ps512(v)));
+}
+#endif
 
 struct Vec {
   static constexpr int width = 16;
@@ -34,6 +59,19 @@ struct Vec {
   FASTNETS_INLINE void store(float* p) const { _mm512_storeu_ps(p, v); }
   FASTNETS_INLINE void store(float* p, int n) const { _mm512_mask_storeu_ps(p, mask(n), v); }
   FASTNETS_INLINE void stream(float* p) const { _mm512_stream_ps(p, v); }
+  static FASTNETS_INLINE Vec load(const Bf16* p) {
+    return {widened(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+  }
+  static FASTNETS_INLINE Vec load(const Bf16* p, int n) {
+    return {widened(_mm256_maskz_loadu_epi16(mask(n), p))};
+  }
+  FASTNETS_INLINE void store(Bf16* p) const {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), rounded(v));
+  }
+  FASTNETS_INLINE void store(Bf16* p, int n) const { _mm256_mask_storeu_epi16(p, mask(n), rounded(v)); }
+  FASTNETS_INLINE void stream(Bf16* p) const {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), rounded(v));
+  }
 };
 FASTNETS_INLINE Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
 FASTNETS_INLINE Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
@@ -69,6 +107,15 @@ struct Half {
   FASTNETS_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
   FASTNETS_INLINE void store(float* p, int n) const { _mm256_mask_storeu_ps(p, mask(n), v); }
   FASTNETS_INLINE void stream(float* p) const { _mm256_stream_ps(p, v); }
+  static FASTNETS_INLINE Half load(const Bf16* p) {
+    return {widened(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+  }
+  static FASTNETS_INLINE Half load(const Bf16* p, int n) {
+    return {widened(_mm_maskz_loadu_epi16(mask(n), p))};
+  }
+  FASTNETS_INLINE void store(Bf16* p) const { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), rounded(v)); }
+  FASTNETS_INLINE void store(Bf16* p, int n) const { _mm_mask_storeu_epi16(p, mask(n), rounded(v)); }
+  FASTNETS_INLINE void stream(Bf16* p) const { _mm_stream_si128(reinterpret_cast<__m128i*>(p), rounded(v)); }
 };
 FASTNETS_INLINE Half operator+(Half a, Half b) { return {_mm256_add_ps(a.v, b.v)}; }
 FASTNETS_INLINE Half operator-(Half a, Half b) { return {_mm256_sub_ps(a.v, b.v)}; }
@@ -79,6 +126,15 @@ FASTNETS_INLINE Half fma(Half a, Half b, Half c) { return {_mm256_fmadd_ps(a.v, 
 FASTNETS_INLINE Half first_half(Vec a) { return {_mm512_castps512_ps256(a.v)}; }
 
 #elif defined(FASTNETS_LEVEL_avx2)
+
+FASTNETS_INLINE __m128i rounded(__m256 v) {  // NaN becomes the quiet one whose payload is 0
+  const __m256i bits = _mm256_castps_si256(v), one = _mm256_set1_epi32(1);
+  const __m256i even = _mm256_and_si256(_mm256_srli_epi32(bits, 16), one);
+  const __m256i sum = _mm256_add_epi32(bits, _mm256_add_epi32(even, _mm256_set1_epi32(0x7fff)));
+  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+  const __m256i high = _mm256_srli_epi32(_mm256_blendv_epi8(sum, _mm256_set1_epi32(0x7fc00000), nan), 16);
+  return _mm_packus_epi32(_mm256_castsi256_si128(high), _mm256_extracti128_si256(high, 1));
+}
 
 struct Vec {
   static constexpr int width = 8;
@@ -92,6 +148,22 @@ struct Vec {
   FASTNETS_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
   FASTNETS_INLINE void store(float* p, int n) const { _mm256_maskstore_ps(p, mask(n), v); }
   FASTNETS_INLINE void stream(float* p) const { _mm256_stream_ps(p, v); }
+  static FASTNETS_INLINE Vec load(const Bf16* p) {
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16))};
+  }
+  static FASTNETS_INLINE Vec load(const Bf16* p, int n) {
+    Bf16 whole[width] = {};
+    std::memcpy(whole, p, sizeof(Bf16) * static_cast<size_t>(n));
+    return load(whole);
+  }
+  FASTNETS_INLINE void store(Bf16* p) const { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), rounded(v)); }
+  FASTNETS_INLINE void store(Bf16* p, int n) const {
+    Bf16 whole[width];
+    store(whole);
+    std::memcpy(p, whole, sizeof(Bf16) * static_cast<size_t>(n));
+  }
+  FASTNETS_INLINE void stream(Bf16* p) const { _mm_stream_si128(reinterpret_cast<__m128i*>(p), rounded(v)); }
 };
 FASTNETS_INLINE Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
 FASTNETS_INLINE Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
@@ -136,6 +208,21 @@ struct Vec {
     std::memcpy(p, &v, sizeof(float) * static_cast<size_t>(n));
   }
   FASTNETS_INLINE void stream(float* p) const { store(p); }
+  static FASTNETS_INLINE Vec load(const Bf16* p) { return load(p, width); }
+  static FASTNETS_INLINE Vec load(const Bf16* p, int n) {
+    uint16_t half[width] = {};
+    std::memcpy(half, p, sizeof(Bf16) * static_cast<size_t>(n));
+    return {reinterpret_cast<Four>(Bits{half[0], half[1], half[2], half[3]} << 16)};
+  }
+  FASTNETS_INLINE void store(Bf16* p) const { store(p, width); }
+  FASTNETS_INLINE void store(Bf16* p, int n) const {  // NaN becomes the quiet one whose payload is 0
+    const Bits bits = reinterpret_cast<Bits>(v);
+    const Bits high = v == v ? (bits + ((bits >> 16 & 1) + 0x7fff)) >> 16 : (bits & 0) + 0x7fc0;
+    uint16_t half[width];
+    for (int i = 0; i < width; ++i) half[i] = static_cast<uint16_t>(high[i]);
+    std::memcpy(p, half, sizeof(Bf16) * static_cast<size_t>(n));
+  }
+  FASTNETS_INLINE void stream(Bf16* p) const { store(p); }
 };
 FASTNETS_INLINE Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
 FASTNETS_INLINE Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }

@@ -15,8 +15,8 @@ void channel_norm(const py::array& x, const py::array& out, int kind, float epsi
                   const std::optional<py::array>& shift, int activation, float alpha, float beta,
                   int nthreads) {
   ChannelNormCall call{};
-  call.x = input_pixels(x, kOp, "x");
-  call.y = output_pixels(out, kOp, "out");
+  call.x = any_input(x, kOp, "x");
+  call.y = any_output(out, kOp, "out", call.x.element);
   require_same_channels(call.x, call.y, kOp);
   require_same_size(call.x, call.y, kOp);
   require(kind >= 0 && kind <= 2, std::string(kOp) + ": kind is " + std::to_string(kind) + ": pass 0 to 2");

@@ -11,8 +11,8 @@ namespace py = pybind11;
 const char* const kOp = "combine";
 
 // `array` with strides of 0 where it has one position and y has more.
-ConstPixels repeated(const py::array& array, const Pixels& y) {
-  ConstPixels other = input_pixels(array, kOp, "other");
+ConstAnyPixels repeated(const py::array& array, const AnyPixels& y) {
+  ConstAnyPixels other = any_input(array, kOp, "other", y.element);
   const int64_t have[4] = {other.batch, other.size[0], other.size[1], other.size[2]};
   const int64_t want[4] = {y.batch, y.size[0], y.size[1], y.size[2]};
   bool fits = other.channels == y.channels || other.channels == 1;
@@ -28,8 +28,8 @@ ConstPixels repeated(const py::array& array, const Pixels& y) {
 void combine(const py::array& x, const py::array& other, const py::array& out, int kind, int activation,
              float alpha, float beta, int nthreads) {
   CombineCall call{};
-  call.x = input_pixels(x, kOp, "x");
-  call.y = output_pixels(out, kOp, "out");
+  call.x = any_input(x, kOp, "x");
+  call.y = any_output(out, kOp, "out", call.x.element);
   require_same_channels(call.x, call.y, kOp);
   require_same_size(call.x, call.y, kOp);
   call.other = repeated(other, call.y);

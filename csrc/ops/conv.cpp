@@ -7,10 +7,9 @@
 #include <array>
 #include <optional>
 
-#include "common/arguments.h"
 #include "common/conv_pack.h"
 #include "common/scratch.h"
-#include "plan/step.h"
+#include "ops/arrays.h"
 
 namespace fastnets {
 namespace {
@@ -21,9 +20,6 @@ using Axes = std::array<int64_t, 3>;
 
 const char* const kOp = "conv";
 
-// Below this many multiplications a call costs less than waking the other threads.
-constexpr int64_t kParallelProducts = 1 << 18;
-
 // The order of the axes that a kernel sees: those whose kernel is 1 come first, so that 3x1 becomes 1x3 and
 // (3, 3, 1) becomes (1, 3, 3). Weights need no change: an axis of size 1 has no place in memory.
 Axes kernel_order(const Axes& kernel) {
@@ -32,26 +28,9 @@ Axes kernel_order(const Axes& kernel) {
   return order;
 }
 
-void set_strides(const py::array& array, const Axes& order, int64_t out[4]) {
-  out[0] = stride<float>(array, 0);
-  for (int i = 0; i < 3; ++i) out[i + 1] = stride<float>(array, 2 + static_cast<int>(order[i]));
-}
-
-void require_pixels(const py::array& array, const std::string& name) {
-  require_array<float>(array, kOp, name, 5);
-  require(array.shape(1) == 1 || array.size() == 0 || stride<float>(array, 1) == 1,
-          std::string(kOp) + ": " + name + " must have its channels adjacent: pass a channels-last copy");
-}
-
-const float* channel_values(const std::optional<py::array>& array, int64_t channels,
-                            const std::string& name) {
-  if (!array) return nullptr;
-  retain(*array);
-  require_array<float>(*array, kOp, name, 1);
-  require_shape(*array, {channels}, kOp, name, "one value for each output channel");
-  require(channels == 1 || stride<float>(*array, 0) == 1,
-          std::string(kOp) + ": " + name + " must be contiguous: pass a copy");
-  return static_cast<const float*>(array->data());
+void set_strides(const int64_t from[4], const Axes& order, int64_t to[4]) {
+  to[0] = from[0];
+  for (int i = 0; i < 3; ++i) to[i + 1] = from[1 + order[i]];
 }
 
 class PackedConv {
@@ -59,14 +38,14 @@ class PackedConv {
   PackedConv(const py::array& weight, int64_t groups, const std::string& algorithm, const Axes& tile,
              int nthreads)
       : algorithm_(algorithm), groups_(groups) {
-    require_array<float>(weight, kOp, "weight", 5);
+    element_ = require_elements(weight, kOp, "weight", 5);
     require((weight.flags() & py::array::c_style) != 0, "conv: weight must be contiguous: pass a copy");
     require(groups >= 1 && weight.shape(0) % groups == 0, "conv: groups is " + std::to_string(groups) +
                                                               " and weight has shape " + shape_text(weight) +
                                                               ": pass a divisor of its first dimension");
     cout_ = weight.shape(0), cin_ = weight.shape(1) * groups;
     for (int i = 0; i < 3; ++i) kernel_[i] = weight.shape(2 + i);
-    ConvWeights w{static_cast<const float*>(weight.data()), cout_, weight.shape(1), groups, {}};
+    ConvWeights w{weight.data(), element_, cout_, weight.shape(1), groups, {}};
     order_ = kernel_order(kernel_);
     for (int i = 0; i < 3; ++i) {
       w.kernel[i] = kernel_[order_[i]];
@@ -74,24 +53,27 @@ class PackedConv {
     }
     const int lanes = FASTNETS_CALL(conv_lanes)();
     if (algorithm == "product") {
-      pack(packed_product_floats(w, lanes), nthreads,
-           [&](float* to, ThreadContext& context) { pack_product(w, lanes, to, context); });
+      const int steps = FASTNETS_CALL(conv_steps)(element_);
+      pack(packed_product_elements(w, lanes, steps) * element_bytes(element_), nthreads,
+           [&](void* to, ThreadContext& context) { pack_product(w, lanes, steps, to, context); });
     } else if (algorithm == "winograd") {
+      require(element_ == Element::float32,
+              "conv: winograd needs float32: bfloat16 would lose too many digits");
       require_tile(w);
-      pack(packed_winograd_floats(w, tile_, lanes), nthreads,
-           [&](float* to, ThreadContext& context) { pack_winograd(w, tile_, lanes, to, context); });
+      pack(packed_winograd_elements(w, tile_, lanes) * kFloat, nthreads,
+           [&](void* to, ThreadContext& context) {
+             pack_winograd(w, tile_, lanes, static_cast<float*>(to), context);
+           });
     } else if (algorithm == "depthwise") {
       require(w.cin == 1, "conv: depthwise needs one input channel a group");
-      pack(packed_grouped_floats(w, lanes), nthreads,
-           [&](float* to, ThreadContext& context) { pack_grouped(w, lanes, to, context); });
+      pack_groups(w, lanes, nthreads);
     } else {
       require(algorithm == "grouped",
               "conv: algorithm is " + algorithm + ": pass product, winograd, grouped or depthwise");
       require(
           lanes % w.cin == 0 && cout_ == cin_,
           "conv: grouped needs groups whose outputs equal their inputs and divide " + std::to_string(lanes));
-      pack(packed_grouped_floats(w, lanes), nthreads,
-           [&](float* to, ThreadContext& context) { pack_grouped(w, lanes, to, context); });
+      pack_groups(w, lanes, nthreads);
     }
   }
 
@@ -101,9 +83,8 @@ class PackedConv {
            const Axes& dilation, const std::optional<py::array>& scale, const std::optional<py::array>& shift,
            const std::optional<py::array>& residual, int activation, float alpha, float beta, int64_t block,
            bool share, bool stream, int nthreads) {
-    require_pixels(x, "x");
-    require_pixels(out, "out");
-    require(out.writeable(), "conv: out is read-only: pass an array that can be written");
+    const ConstAnyPixels from = any_input(x, kOp, "x", element_);
+    const AnyPixels to = any_output(out, kOp, "out", element_);
     require(nthreads >= 1 && block >= 1, "conv: nthreads and block must be 1 or more");
     ConvCall call{};
     ConvShape& s = call.shape;
@@ -125,25 +106,19 @@ class PackedConv {
               "conv: winograd needs stride 1, or tiles of 3 along axes of stride 2 without dilation");
       call.tile[i] = tile_[i];
     }
-    set_strides(x, order_, call.x_stride);
-    set_strides(out, order_, call.y_stride);
-    call.x = static_cast<const float*>(x.data());
-    call.y = static_cast<float*>(const_cast<void*>(out.data()));
-    call.weights = static_cast<const float*>(weights_.at_least(0));
-    call.epilogue.scale = channel_values(scale, cout_, "scale");
-    call.epilogue.shift = channel_values(shift, cout_, "shift");
-    if (residual) {
-      require_pixels(*residual, "residual");
-      require_shape(*residual, {out.shape(0), out.shape(1), out.shape(2), out.shape(3), out.shape(4)}, kOp,
-                    "residual", "the shape of out");
-      call.epilogue.residual = static_cast<const float*>(residual->data());
-      set_strides(*residual, order_, call.epilogue.residual_stride);
-    }
-    call.epilogue.activation = activation_of(activation, kOp);
-    call.epilogue.alpha = alpha, call.epilogue.beta = beta;
+    call.element = element_;
+    call.x = from.data, call.y = to.data;
+    set_strides(from.stride, order_, call.x_stride);
+    set_strides(to.stride, order_, call.y_stride);
+    call.weights = weights_.at_least(0);
+    const Epilogue given = epilogue_of(to, scale, shift, residual, activation, alpha, beta, kOp);
+    call.epilogue = given;
+    set_strides(given.residual_stride, order_, call.epilogue.residual_stride);
     call.block = std::max<int64_t>(1, std::min(block, s.out_pixels()));
     call.share = share;
-    call.stream = stream && can_stream(call);
+    const int64_t run = algorithm_ == "depthwise" ? cout_ : cout_ / groups_;
+    call.stream =
+        stream && can_stream(call.y, call.y_stride, run, FASTNETS_CALL(conv_lanes)(), call.epilogue);
     if (out.size() == 0) return;
     if (s.out_pixels() * cout_ * (cin_ / groups_) * s.taps() < kParallelProducts) nthreads = 1;
     retain(py::cast(this));
@@ -153,10 +128,17 @@ class PackedConv {
   }
 
  private:
+  static constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
+
+  void pack_groups(const ConvWeights& w, int lanes, int nthreads) {
+    pack(packed_grouped_elements(w, lanes) * kFloat, nthreads,
+         [&](void* to, ThreadContext& context) { pack_grouped(w, lanes, static_cast<float*>(to), context); });
+  }
+
   template <class Pack>
-  void pack(int64_t floats, int nthreads, const Pack& body) {
-    bytes_ = floats * static_cast<int64_t>(sizeof(float));
-    auto* memory = static_cast<float*>(weights_.at_least(std::max(bytes_, kAlignment)));
+  void pack(int64_t bytes, int nthreads, const Pack& body) {
+    bytes_ = bytes;
+    void* const memory = weights_.at_least(std::max(bytes_, kAlignment));
     const py::gil_scoped_release release;
     run_team(nthreads, [&](ThreadContext& context) { body(memory, context); });
   }
@@ -173,15 +155,6 @@ class PackedConv {
     const std::array<int, 3> mine{tile_[0], tile_[1], tile_[2]};
     require(std::find(std::begin(made), std::end(made), mine) != std::end(made),
             "conv: there is no winograd kernel for this mixture of tiles");
-  }
-
-  // Streaming stores need whole aligned vectors.
-  bool can_stream(const ConvCall& call) const {
-    const int64_t lanes = FASTNETS_CALL(conv_lanes)();
-    const int64_t run = algorithm_ == "depthwise" ? call.shape.cout : call.shape.cout / call.shape.groups;
-    bool aligned = reinterpret_cast<uintptr_t>(call.y) % kAlignment == 0 && run % lanes == 0;
-    for (const int64_t s : call.y_stride) aligned = aligned && s % lanes == 0;
-    return aligned && call.epilogue.activation <= Activation::clamp;
   }
 
   using ScratchFunction = int64_t (*)(const ConvCall&, int);
@@ -202,6 +175,7 @@ class PackedConv {
   }
 
   std::string algorithm_;
+  Element element_;
   int64_t cout_, cin_, groups_;
   Axes kernel_, order_;
   int tile_[3];

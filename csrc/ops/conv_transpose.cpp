@@ -5,6 +5,7 @@
 
 #include "common/panels.h"
 #include "common/scratch.h"
+#include "cpu/conv.h"
 #include "ops/arrays.h"
 
 namespace fastnets {
@@ -16,26 +17,24 @@ using Axes = std::array<int64_t, 3>;
 
 const char* const kOp = "conv_transpose";
 
-// Below this many multiplications a call costs less than waking the other threads.
-constexpr int64_t kParallelProducts = 1 << 18;
-
 class PackedProduct {
  public:
   // weight: (groups, cin, cout, taps), at any strides.
   explicit PackedProduct(const py::array& weight) : shape_{} {
-    require_array<float>(weight, kOp, "weight", 4);
-    shape_.data = static_cast<const float*>(weight.data());
+    shape_.element = require_elements(weight, kOp, "weight", 4);
+    shape_.data = weight.data();
     shape_.groups = weight.shape(0), shape_.cin = weight.shape(1);
     shape_.cout = weight.shape(2), shape_.taps = weight.shape(3);
-    for (int i = 0; i < 4; ++i) shape_.stride[i] = stride<float>(weight, i);
+    for (int i = 0; i < 4; ++i) shape_.stride[i] = element_stride(weight, i);
     require(weight.size() > 0,
             std::string(kOp) + ": weight has shape " + shape_text(weight) + ": pass no empty axis");
-    const int lanes = FASTNETS_CALL(conv_transpose_lanes)();
-    bytes_ = panel_floats(shape_, lanes) * static_cast<int64_t>(sizeof(float));
-    auto* packed = static_cast<float*>(weights_.at_least(bytes_));
+    const int lanes = FASTNETS_CALL(conv_transpose_lanes)(),
+              steps = FASTNETS_CALL(conv_steps)(shape_.element);
+    bytes_ = panel_elements(shape_, lanes, steps) * element_bytes(shape_.element);
+    void* const packed = weights_.at_least(bytes_);
     {
       const py::gil_scoped_release release;
-      pack_panels(shape_, lanes, packed);
+      pack_panels(shape_, lanes, steps, packed);
     }
     shape_.data = packed;  // the caller's array may go
   }
@@ -47,8 +46,8 @@ class PackedProduct {
            const std::optional<py::array>& shift, const std::optional<py::array>& residual, int activation,
            float alpha, float beta, int nthreads) const {
     ConvTransposeCall call{};
-    call.x = input_pixels(x, kOp, "x");
-    call.y = output_pixels(out, kOp, "out");
+    call.x = any_input(x, kOp, "x", shape_.element);
+    call.y = any_output(out, kOp, "out", shape_.element);
     require(call.x.batch == call.y.batch,
             std::string(kOp) + ": out and x differ in their batch: pass the same");
     require_channels(call.x.channels, shape_.groups * shape_.cin, "x");

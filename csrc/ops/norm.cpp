@@ -10,7 +10,7 @@ namespace py = pybind11;
 
 const char* const kOp = "norm";
 
-void require_moments(const py::array& moments, const ConstPixels& x) {
+void require_moments(const py::array& moments, const ConstAnyPixels& x) {
   require_array<double>(moments, kOp, "moments", 3);
   require((moments.shape(0) == x.batch || moments.shape(0) == 1) && moments.shape(1) == x.channels &&
               moments.shape(2) == 2,
@@ -25,8 +25,8 @@ void norm(const py::array& x, const py::array& out, int64_t groups, double epsil
           const std::optional<py::array>& shift, const std::optional<py::array>& residual, int activation,
           float alpha, float beta, int nthreads) {
   NormCall call{};
-  call.x = input_pixels(x, kOp, "x");
-  call.y = output_pixels(out, kOp, "out");
+  call.x = any_input(x, kOp, "x");
+  call.y = any_output(out, kOp, "out", call.x.element);
   require_same_channels(call.x, call.y, kOp);
   require_same_size(call.x, call.y, kOp);
   require(groups >= 1 && call.x.channels % groups == 0,
@@ -49,7 +49,7 @@ void norm(const py::array& x, const py::array& out, int64_t groups, double epsil
 
 void moments(const py::array& x, const py::array& out, int nthreads) {
   MomentsCall call{};
-  call.x = input_pixels(x, "moments", "x");
+  call.x = any_input(x, "moments", "x");
   require(out.writeable(), "moments: out is read-only: pass an array that can be written");
   require_moments(out, call.x);
   require(out.shape(0) == call.x.batch, "moments: out must have the batch of x");

@@ -1,4 +1,4 @@
-// fastnets._C.peak_flops: how many fp32 operations a second the threads reach on data in registers.
+// fastnets._C.peak_flops: how many operations a second the threads reach on data in registers.
 #include "cpu/peak.h"
 
 #include <chrono>
@@ -9,7 +9,7 @@
 namespace fastnets {
 namespace {
 
-double peak_flops(int nthreads) {
+double peak_flops(int nthreads, bool bf16) {
   require(nthreads >= 1, "peak_flops: nthreads is " + std::to_string(nthreads) + ": pass 1 or more");
   constexpr long kRounds = 2'000'000;  // a few milliseconds
   const auto kernel = FASTNETS_CALL(peak_arithmetic);
@@ -19,8 +19,8 @@ double peak_flops(int nthreads) {
     double operations = 0;
     const auto start = std::chrono::steady_clock::now();
     run_team(nthreads, [&](ThreadContext& context) {
-      float keep[2] = {0.999F, 0.001F};
-      const double mine = kernel(kRounds, keep);
+      float keep[16] = {0.5F, 0.25F};
+      const double mine = kernel(bf16 ? Element::bfloat16 : Element::float32, kRounds, keep);
       if (context.thread == 0) operations = mine * context.threads;
       finish(context);
     });
@@ -32,6 +32,8 @@ double peak_flops(int nthreads) {
 
 }  // namespace
 
-void register_peak(pybind11::module_& m) { m.def("peak_flops", &peak_flops, pybind11::arg("nthreads")); }
+void register_peak(pybind11::module_& m) {
+  m.def("peak_flops", &peak_flops, pybind11::arg("nthreads"), pybind11::arg("bf16") = false);
+}
 
 }  // namespace fastnets

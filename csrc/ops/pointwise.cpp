@@ -14,8 +14,8 @@ void pointwise(const py::array& x, const py::array& out, const std::optional<py:
                const std::optional<py::array>& shift, const std::optional<py::array>& residual,
                int activation, float alpha, float beta, int nthreads) {
   PointwiseCall call{};
-  call.x = input_pixels(x, kOp, "x");
-  call.y = output_pixels(out, kOp, "out");
+  call.x = any_input(x, kOp, "x");
+  call.y = any_output(out, kOp, "out");
   require_same_channels(call.x, call.y, kOp);
   require_same_size(call.x, call.y, kOp);
   call.epilogue = epilogue_of(call.y, scale, shift, residual, activation, alpha, beta, kOp);

@@ -24,8 +24,8 @@ bool is_global(const PoolCall& c) {
 void pool(const py::array& x, const py::array& out, const Axes& window, const Axes& stride_of,
           const Axes& pad, const Axes& dilation, bool average, bool count_pad, float divisor, int nthreads) {
   PoolCall call{};
-  call.x = input_pixels(x, kOp, "x");
-  call.y = output_pixels(out, kOp, "out");
+  call.x = any_input(x, kOp, "x");
+  call.y = any_output(out, kOp, "out", call.x.element);
   require_same_channels(call.x, call.y, kOp);
   for (int i = 0; i < 3; ++i) {
     call.window[i] = window[i], call.stride[i] = stride_of[i], call.pad[i] = pad[i],

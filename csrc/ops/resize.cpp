@@ -30,8 +30,8 @@ ResizeAxis axis_of(const py::array& low, const py::array& high, const std::optio
 void resize(const py::array& x, const py::array& out, const Arrays& low, const Arrays& high,
             const std::optional<Arrays>& weight, int nthreads) {
   ResizeCall call{};
-  call.x = input_pixels(x, kOp, "x");
-  call.y = output_pixels(out, kOp, "out");
+  call.x = any_input(x, kOp, "x");
+  call.y = any_output(out, kOp, "out", call.x.element);
   require_same_channels(call.x, call.y, kOp);
   require(low.size() == 3 && high.size() == 3 && (!weight || weight->size() == 3),
           std::string(kOp) + ": low, high and weight must hold one array for each of z, y, x");

@@ -8,10 +8,9 @@
 #include <optional>
 #include <tuple>
 
-#include "common/arguments.h"
 #include "common/conv_pack.h"
 #include "common/scratch.h"
-#include "plan/step.h"
+#include "ops/arrays.h"
 
 namespace fastnets {
 namespace {
@@ -24,43 +23,11 @@ using Terms = std::tuple<std::optional<py::array>, std::optional<py::array>, int
 
 const char* const kOp = "separable";
 
-// Below this many multiplications a call costs less than waking the other threads.
-constexpr int64_t kParallelProducts = 1 << 18;
-
-void require_pixels(const py::array& array, const std::string& name) {
-  require_array<float>(array, kOp, name, 5);
-  require(array.shape(1) == 1 || array.size() == 0 || stride<float>(array, 1) == 1,
-          std::string(kOp) + ": " + name + " must have its channels adjacent: pass a channels-last copy");
-}
-
-void set_strides(const py::array& array, int64_t out[4]) {
-  out[0] = stride<float>(array, 0);
-  for (int i = 0; i < 3; ++i) out[i + 1] = stride<float>(array, 2 + i);
-}
-
-const float* channel_values(const std::optional<py::array>& array, int64_t channels,
-                            const std::string& name) {
-  if (!array) return nullptr;
-  retain(*array);
-  require_array<float>(*array, kOp, name, 1);
-  require_shape(*array, {channels}, kOp, name, "one value a channel");
-  require(channels == 1 || stride<float>(*array, 0) == 1,
-          std::string(kOp) + ": " + name + " must be contiguous: pass a copy");
-  return static_cast<const float*>(array->data());
-}
-
-void set_terms(const Terms& terms, int64_t channels, const std::string& name, Epilogue& epilogue) {
-  epilogue.scale = channel_values(std::get<0>(terms), channels, "the scale " + name);
-  epilogue.shift = channel_values(std::get<1>(terms), channels, "the shift " + name);
-  epilogue.activation = activation_of(std::get<2>(terms), kOp);
-  epilogue.alpha = std::get<3>(terms), epilogue.beta = std::get<4>(terms);
-}
-
 class PackedSeparable {
  public:
   PackedSeparable(const py::array& depthwise, const py::array& pointwise, int nthreads) {
-    require_array<float>(depthwise, kOp, "depthwise", 5);
-    require_array<float>(pointwise, kOp, "pointwise", 2);
+    element_ = require_elements(depthwise, kOp, "depthwise", 5);
+    require_elements(pointwise, kOp, "pointwise", 2, element_);
     require((depthwise.flags() & pointwise.flags() & py::array::c_style) != 0,
             "separable: the weights must be contiguous: pass copies");
     middle_ = depthwise.shape(0), cout_ = pointwise.shape(0);
@@ -68,24 +35,21 @@ class PackedSeparable {
             "separable: depthwise has shape " + shape_text(depthwise) + " and pointwise " +
                 shape_text(pointwise) + ": pass (M, 1, z, y, x) and (Cout, M)");
     for (int i = 0; i < 3; ++i) kernel_[i] = depthwise.shape(2 + i);
-    const int lanes = FASTNETS_CALL(conv_lanes)();
-    const ConvWeights first{static_cast<const float*>(depthwise.data()),
-                            middle_,
-                            1,
-                            middle_,
-                            {kernel_[0], kernel_[1], kernel_[2]}};
-    const ConvWeights second{static_cast<const float*>(pointwise.data()), cout_, middle_, 1, {1, 1, 1}};
-    const int64_t sizes[2] = {slice_bytes<float>(packed_grouped_floats(first, lanes)),
-                              slice_bytes<float>(packed_product_floats(second, lanes))};
-    bytes_ = sizes[0] + sizes[1];
+    const int lanes = FASTNETS_CALL(conv_lanes)(), steps = FASTNETS_CALL(conv_steps)(element_);
+    const ConvWeights first{
+        depthwise.data(), element_, middle_, 1, middle_, {kernel_[0], kernel_[1], kernel_[2]}};
+    const ConvWeights second{pointwise.data(), element_, cout_, middle_, 1, {1, 1, 1}};
+    const int64_t floats = packed_grouped_elements(first, lanes);
+    const int64_t elements = packed_product_elements(second, lanes, steps);
+    bytes_ = slice_bytes<float>(floats) + elements * element_bytes(element_);
     Arena arena(weights_.at_least(std::max(bytes_, kAlignment)));
-    float* const to_first = arena.take<float>(packed_grouped_floats(first, lanes));
-    float* const to_second = arena.take<float>(packed_product_floats(second, lanes));
+    float* const to_first = arena.take<float>(floats);
+    void* const to_second = arena.take<char>(elements * element_bytes(element_));
     depthwise_ = to_first, pointwise_ = to_second;
     const py::gil_scoped_release release;
     run_team(nthreads, [&](ThreadContext& context) {
       pack_grouped(first, lanes, to_first, context);
-      pack_product(second, lanes, to_second, context);
+      pack_product(second, lanes, steps, to_second, context);
     });
   }
 
@@ -94,9 +58,8 @@ class PackedSeparable {
   void run(const py::array& x, const py::array& out, const Axes& stride_of, const Axes& pad,
            const Axes& dilation, const Terms& between, const Terms& after,
            const std::optional<py::array>& residual, int64_t block, bool stream, int nthreads) const {
-    require_pixels(x, "x");
-    require_pixels(out, "out");
-    require(out.writeable(), "separable: out is read-only: pass an array that can be written");
+    const ConstAnyPixels from = any_input(x, kOp, "x", element_);
+    const AnyPixels to = any_output(out, kOp, "out", element_);
     require(nthreads >= 1 && block >= 1, "separable: nthreads and block must be 1 or more");
     SeparableCall call{};
     ConvShape& s = call.depthwise.shape;
@@ -113,23 +76,19 @@ class PackedSeparable {
       require(s.stride[i] >= 1 && s.dilation[i] >= 1 && s.pad[i] >= 0,
               "separable: strides and dilations must be 1 or more, and padding 0 or more");
     }
-    call.depthwise.x = static_cast<const float*>(x.data());
-    set_strides(x, call.depthwise.x_stride);
+    call.depthwise.element = element_;
+    call.depthwise.x = from.data, call.y = to.data;
+    std::copy(from.stride, from.stride + 4, call.depthwise.x_stride);
+    std::copy(to.stride, to.stride + 4, call.y_stride);
     call.depthwise.weights = depthwise_;
-    set_terms(between, middle_, "between", call.depthwise.epilogue);
+    AnyPixels middle = to;
+    middle.channels = middle_;
+    call.depthwise.epilogue = terms_of(between, middle, std::nullopt);
     call.cout = cout_, call.weights = pointwise_;
-    call.y = static_cast<float*>(const_cast<void*>(out.data()));
-    set_strides(out, call.y_stride);
-    set_terms(after, cout_, "after", call.epilogue);
-    if (residual) {
-      require_pixels(*residual, "residual");
-      require_shape(*residual, {out.shape(0), out.shape(1), out.shape(2), out.shape(3), out.shape(4)}, kOp,
-                    "residual", "the shape of out");
-      call.epilogue.residual = static_cast<const float*>(residual->data());
-      set_strides(*residual, call.epilogue.residual_stride);
-    }
+    call.epilogue = terms_of(after, to, residual);
     call.block = block;
-    call.stream = stream && can_stream(call);
+    call.stream =
+        stream && can_stream(call.y, call.y_stride, cout_, FASTNETS_CALL(conv_lanes)(), call.epilogue);
     if (out.size() == 0) return;
     if (s.out_pixels() * middle_ * (cout_ + s.taps()) < kParallelProducts) nthreads = 1;
     retain(py::cast(this));
@@ -139,20 +98,18 @@ class PackedSeparable {
   }
 
  private:
-  // Streaming stores need whole aligned vectors.
-  static bool can_stream(const SeparableCall& call) {
-    const int64_t lanes = FASTNETS_CALL(conv_lanes)();
-    bool aligned = reinterpret_cast<uintptr_t>(call.y) % kAlignment == 0 && call.cout % lanes == 0;
-    for (const int64_t s : call.y_stride) aligned = aligned && s % lanes == 0;
-    return aligned && call.epilogue.activation <= Activation::clamp;
+  static Epilogue terms_of(const Terms& terms, const AnyPixels& y, const std::optional<py::array>& residual) {
+    const auto& [scale, shift, activation, alpha, beta] = terms;
+    return epilogue_of(y, scale, shift, residual, activation, alpha, beta, kOp);
   }
 
+  Element element_;
   int64_t middle_, cout_;
   Axes kernel_;
   int64_t bytes_ = 0;
   Buffer weights_;
   const float* depthwise_;
-  const float* pointwise_;
+  const void* pointwise_;
 };
 
 }  // namespace

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from cyclopts import App, CycloptsError
 
 from fastnets.cli.doctor import doctor
+from fastnets.cli.explain import explain
 from fastnets.cli.info import info
 from fastnets.cli.models import models
 from fastnets.cli.predict import predict
@@ -46,7 +47,7 @@ app = App(
     help_format="markdown",
     suppress_keyboard_interrupt=False,
 )
-for _command in (predict, verify, models, info, doctor, profile):
+for _command in (predict, verify, explain, models, info, doctor, profile):
     app.command(_command)
 
 

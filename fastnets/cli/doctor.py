@@ -22,6 +22,7 @@ PACKAGES = {
     "shapely": ("shapely", "slide", "GeoJSON polygons"),
     "nibabel": ("nibabel", "volume", "NIfTI"),
     "scikit-image": ("skimage", "volume", "resizing of volumes"),
+    "huggingface_hub": ("huggingface_hub", "hub", "weights named hf-hub:…"),
 }
 
 

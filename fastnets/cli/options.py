@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
@@ -23,8 +22,15 @@ Model = Annotated[
     str, Parameter(name=("--model", "-m"), metavar="NAME", help="A model with a recipe: `fastnets models` lists them.")
 ]
 Weights = Annotated[
-    Path | None,
-    Parameter(metavar="FILE", help="A safetensors or torch file, instead of the weights that come with fastnets."),
+    str | None,
+    Parameter(
+        metavar="FILE",
+        help="A safetensors or torch file, or hf-hub:owner/name, instead of the weights that come with fastnets.",
+    ),
+]
+Layout = Annotated[
+    str | None,
+    Parameter(metavar="NAME", help="Whose names the weights have: torchvision, timm, caffe …; by default the model's."),
 ]
 Spacing = Annotated[
     tuple[float, ...] | None,

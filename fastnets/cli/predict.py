@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from fastnets.cli.options import FLAG, Count, Engine, Inputs, Json, Model, Spacing, Weights, one_or_all
+from fastnets.cli.options import FLAG, Count, Engine, Inputs, Json, Layout, Model, Spacing, Weights, one_or_all
 from fastnets.cli.show import print_fields, print_json, rate, stdout, times
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def predict(
     output: Annotated[Path, Parameter(name=("--output", "-o"), metavar="DIR")],
     model: Model,
     weights: Weights = None,
+    layout: Layout = None,
     spacing: Spacing = None,
     formats: Annotated[
         list[str] | None, Parameter(name="--format", metavar="NAME...", consume_multiple=True, negative=())
@@ -86,6 +87,7 @@ def predict(
             output,
             model=model,
             weights=weights,
+            layout=layout,
             spacing=true_spacing,
             formats=formats,
             tile=tile,

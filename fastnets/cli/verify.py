@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from fastnets.cli.options import Count, Engine, Json, Model, Spacing, Weights, one_or_all
+from fastnets.cli.options import Count, Engine, Json, Layout, Model, Spacing, Weights, one_or_all
 from fastnets.cli.show import print_error, print_fields, print_json, times
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def verify(
     path: Annotated[Path, Parameter(name=("--input", "-i"), metavar="PATH")],
     model: Model,
     weights: Weights = None,
+    layout: Layout = None,
     spacing: Spacing = None,
     tile: Count = 64,
     size: Count | None = None,
@@ -64,6 +65,7 @@ def verify(
             path,
             model=model,
             weights=weights,
+            layout=layout,
             spacing=one_or_all(spacing),
             tile=tile,
             size=size,

@@ -41,6 +41,7 @@ class EfficientNetLite0(nn.Module):
                 i = o
         self._blocks = nn.Sequential(*blocks)
         self._conv_head, self._bn1 = nd.conv(i, 1280, 1, bias=False), nd.norm(1280, eps=1e-3)
+        self.act_head = nn.ReLU6()  # of its own, so that the last maps have a name
         self.avgpool = nd.adaptive_avg_pool(1)
         self.dropout = nn.Dropout(0.2)
         self._fc = nn.Linear(1280, num_classes)
@@ -48,7 +49,7 @@ class EfficientNetLite0(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act(self._bn0(self._conv_stem(_same(x, 3, 2))))
-        x = self.act(self._bn1(self._conv_head(self._blocks(x))))
+        x = self.act_head(self._bn1(self._conv_head(self._blocks(x))))
         return self._fc(self.dropout(self.avgpool(x).flatten(1)))  # type: ignore[no-any-return]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastnets.errors import InputError
 from fastnets.models.entry import ModelEntry
-from fastnets.models.layers import Branches, conv_norm, he_init, layers, named, spatial
+from fastnets.models.layers import Branches, conv_norm, he_init, layers, named
 from fastnets.models.transform import CAFFE_MEAN, CENTRED, InputTransform
 
 # 1×1 | 3×3 after its reduction | 5×5 after its reduction | 1×1 after a pooling: table 1 of the paper.
@@ -27,7 +27,68 @@ MODULES = {
 }
 
 
-class GoogLeNet(nn.Module):
+class InceptionTrunk(nn.Module):
+    """GoogLeNet up to its module 4e, after which `GoogLeNet` and the CAM network differ."""
+
+    def __init__(self, *, dims: int, in_channels: int, variant: str) -> None:
+        super().__init__()
+        if variant not in ("torchvision", "paper"):
+            raise InputError(f"googlenet: variant={variant!r} is not known: pass 'torchvision' or 'paper'")
+        self.paper = variant == "paper"
+        self.dims = dims
+        lrn = partial(nn.LocalResponseNorm, 5, alpha=1e-4, beta=0.75, k=1.0) if self.paper else nn.Identity
+        self.conv1 = self._conv(in_channels, 64, 7, stride=2, padding=3)
+        self.maxpool1 = self._pool(3, 2)
+        self.lrn1 = lrn()
+        self.conv2 = self._conv(64, 64, 1)
+        self.conv3 = self._conv(64, 192, 3)
+        self.lrn2 = lrn()
+        self.maxpool2 = self._pool(3, 2)
+        i = self._add_inceptions(192, "3a", "3b")
+        self.maxpool3 = self._pool(3, 2)
+        self._add_inceptions(i, "4a", "4b", "4c", "4d", "4e")
+
+    def until_4e(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The outputs of 4a and 4d, which the auxiliary heads read, and of 4e."""
+        x = self.lrn1(self.maxpool1(self.conv1(x)))
+        x = self.maxpool2(self.lrn2(self.conv3(self.conv2(x))))
+        x = self.maxpool3(self._inceptions(x, "3a", "3b"))
+        early = self._inceptions(x, "4a")
+        late = self._inceptions(early, "4b", "4c", "4d")
+        return early, late, self._inceptions(late, "4e")
+
+    def _inceptions(self, x: Tensor, *names: str) -> Tensor:
+        for name in names:
+            x = self.get_submodule(f"inception{name}")(x)
+        return x
+
+    def _add_inceptions(self, i: int, *names: str) -> int:
+        """Modules on `i` channels; the channels that the last one gives."""
+        conv = self._conv
+        for name in names:
+            one, three, five, projected = MODULES[name]
+            branches = Branches(
+                branch1=conv(i, one, 1),
+                branch2=nn.Sequential(conv(i, three[0], 1), conv(three[0], three[1], 3)),
+                branch3=nn.Sequential(conv(i, five[0], 1), conv(five[0], five[1], 5 if self.paper else 3)),
+                branch4=nn.Sequential(self._pool(3, 1, 1), conv(i, projected, 1)),
+            )
+            self.add_module(f"inception{name}", branches)
+            i = one + three[1] + five[1] + projected
+        return i
+
+    def _conv(self, i: int, o: int, kernel: int, *, stride: int = 1, padding: int | None = None) -> nn.Sequential:
+        """With batch norm, or in the paper's variant with a bias."""
+        if not self.paper:
+            return conv_norm(self.dims, i, o, kernel, stride=stride, padding=padding)
+        padding = kernel // 2 if padding is None else padding
+        return named(conv=layers(self.dims).conv(i, o, kernel, stride, padding), relu=nn.ReLU())
+
+    def _pool(self, kernel: int, stride: int, padding: int = 0) -> nn.Module:
+        return layers(self.dims).max_pool(kernel, stride, padding, ceil_mode=True)  # type: ignore[no-any-return]
+
+
+class GoogLeNet(InceptionTrunk):
     """Logits of an image or volume: (N, in_channels, [D,] H, W) → (N, num_classes). Any size of 32 or more.
 
     variant: "torchvision" has batch norm and no response normalisation, and its "5×5" branches are 3×3; "paper"
@@ -48,62 +109,29 @@ class GoogLeNet(nn.Module):
         variant: Literal["torchvision", "paper"] = "torchvision",
         aux: bool = False,
     ) -> None:
-        super().__init__()
-        if variant not in ("torchvision", "paper"):
-            raise InputError(f"googlenet: variant={variant!r} is not known: pass 'torchvision' or 'paper'")
-        paper = variant == "paper"
+        super().__init__(dims=dims, in_channels=in_channels, variant=variant)
         nd = layers(dims)
-        conv = partial(_conv_bias if paper else conv_norm, dims)
-        lrn = partial(nn.LocalResponseNorm, 5, alpha=1e-4, beta=0.75, k=1.0) if paper else nn.Identity
-        pool = partial(nd.max_pool, ceil_mode=True)
-
-        self.conv1 = conv(in_channels, 64, 7, stride=2, padding=3)
-        self.maxpool1 = pool(3, 2)
-        self.lrn1 = lrn()
-        self.conv2 = conv(64, 64, 1)
-        self.conv3 = conv(64, 192, 3)
-        self.lrn2 = lrn()
-        self.maxpool2 = pool(3, 2)
-        i = 192
-        for name, (one, three, five, projected) in MODULES.items():
-            branches = Branches(
-                branch1=conv(i, one, 1),
-                branch2=nn.Sequential(conv(i, three[0], 1), conv(three[0], three[1], 3)),
-                branch3=nn.Sequential(conv(i, five[0], 1), conv(five[0], five[1], 5 if paper else 3)),
-                branch4=nn.Sequential(pool(3, 1, 1), conv(i, projected, 1)),
-            )
-            self.add_module(f"inception{name}", branches)
-            i = one + three[1] + five[1] + projected
-        self.maxpool3 = pool(3, 2)
-        self.maxpool4 = pool(3 if paper else 2, 2)
-        self.aux1, self.aux2 = (
-            _AuxiliaryHead(nd.avg_pool(5, 3) if paper else nd.adaptive_avg_pool(4), conv(i, 128, 1), dims, num_classes)
-            if aux
-            else None
-            for i in (512, 528)
-        )
+        self.maxpool4 = self._pool(3 if self.paper else 2, 2)
+        i = self._add_inceptions(832, "5a", "5b")
+        self.aux1 = self._auxiliary(512, num_classes) if aux else None
+        self.aux2 = self._auxiliary(528, num_classes) if aux else None
         self.avgpool = nd.adaptive_avg_pool(1)
-        self.dropout = nn.Dropout(0.4 if paper else 0.2)
+        self.dropout = nn.Dropout(0.4 if self.paper else 0.2)
         self.fc = nn.Linear(i, num_classes)
         he_init(self)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        x = self.lrn1(self.maxpool1(self.conv1(x)))
-        x = self.maxpool2(self.lrn2(self.conv3(self.conv2(x))))
-        x = self.maxpool3(self._inceptions(x, "3a", "3b"))
-        x = early = self._inceptions(x, "4a")
-        x = late = self._inceptions(x, "4b", "4c", "4d")
-        x = self.maxpool4(self._inceptions(x, "4e"))
-        x = self._inceptions(x, "5a", "5b")
+        early, late, x = self.until_4e(x)
+        x = self._inceptions(self.maxpool4(x), "5a", "5b")
         logits: Tensor = self.fc(self.dropout(self.avgpool(x).flatten(1)))
         if self.training and self.aux1 is not None and self.aux2 is not None:
             return logits, self.aux1(early), self.aux2(late)
         return logits
 
-    def _inceptions(self, x: Tensor, *names: str) -> Tensor:
-        for name in names:
-            x = self.get_submodule(f"inception{name}")(x)
-        return x
+    def _auxiliary(self, i: int, num_classes: int) -> _AuxiliaryHead:
+        nd = layers(self.dims)
+        pool = nd.avg_pool(5, 3) if self.paper else nd.adaptive_avg_pool(4)
+        return _AuxiliaryHead(pool, self._conv(i, 128, 1), self.dims, num_classes)
 
 
 class _AuxiliaryHead(nn.Module):
@@ -119,11 +147,6 @@ class _AuxiliaryHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.fc1(self.conv(self.pool(x)).flatten(1)))
         return self.fc2(self.dropout(x))  # type: ignore[no-any-return]
-
-
-def _conv_bias(dims: int, i: int, o: int, kernel: int, *, stride: int = 1, padding: int | None = None) -> nn.Module:
-    padding = kernel // 2 if padding is None else padding
-    return named(conv=layers(dims).conv(i, o, spatial(dims, kernel), stride, padding), relu=nn.ReLU())
 
 
 _PAPER = "Szegedy et al., Going deeper with convolutions, CVPR 2015"

@@ -16,7 +16,8 @@ COLUMN: Size = (7, 1)
 
 
 class InceptionV4(nn.Module):
-    """Logits of an image or volume: (N, in_channels, [D,] H, W) → (N, num_classes). 299×299; any size from 75.
+    """Logits of an image or volume: (N, in_channels, [D,] H, W) → (N, num_classes). 299×299; any size from 75,
+    in 3D from 139.
 
     Paper: Szegedy, Ioffe, Vanhoucke, Alemi, "Inception-v4, Inception-ResNet …" (AAAI 2017, arXiv 1602.07261).
     """

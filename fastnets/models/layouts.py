@@ -1,53 +1,29 @@
-"""Key maps: the state_dict of another implementation, renamed and reordered to ours."""
+"""Key maps: what a state_dict of another implementation must go through to be ours, and how its input differs."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
 
-import torch
+from torch import Tensor
+
+from fastnets.models.recipe import MeanStd
 
 State = dict[str, Any]
+Own = Mapping[str, Tensor]
 
 
-def milesial(state: State) -> State:
-    """Pytorch-UNet → UNet. The names are ours; its checkpoints carry the mask values of their data set too."""
-    return {name: value for name, value in state.items() if name != "mask_values"}
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """One value of `layout=`.
 
-
-def mateuszbuda(state: State) -> State:
-    """brain-segmentation-pytorch → UNet(width=32, num_classes=1).
-
-    Its decoders concatenate (up, skip) and ours (skip, up): the input channels of the convolution that
-    follows are swapped by halves.
+    rename: (the file's state_dict, the model's own) → the file's under the model's names. It leaves what it does
+        not know, for the error that lists it.
+    order, normalize: what the weights expect of a picture, where all of this layout's differ from the network's
+        own `transform`; see `input_transform`.
     """
-    renamed = {}
-    for name, value in state.items():
-        if re.fullmatch(r"decoder\d\.dec\dconv1\.weight", name):
-            value = torch.roll(value, value.shape[1] // 2, dims=1)
-        for pattern, replace in _MATEUSZBUDA:
-            if match := re.match(pattern, name):
-                name = replace(match) + name[match.end() :]
-                break
-        renamed[name] = value
-    return renamed
 
-
-def _block(match: re.Match[str]) -> str:
-    """encoder2.enc2norm1 → down1.maxpool_conv.1.double_conv.1, and so on."""
-    kind, level, layer, nth = match.group("kind", "level", "layer", "nth")
-    index = {"conv1": 0, "norm1": 1, "conv2": 3, "norm2": 4}[layer + nth]
-    if kind == "decoder":
-        return f"up{5 - int(level)}.conv.double_conv.{index}"
-    below = 4 if kind == "bottleneck" else int(level) - 1
-    return f"down{below}.maxpool_conv.1.double_conv.{index}" if below else f"inc.double_conv.{index}"
-
-
-_MATEUSZBUDA: tuple[tuple[str, Callable[[re.Match[str]], str]], ...] = (
-    (r"(?P<kind>encoder|decoder|bottleneck)(?P<level>\d?)\.\D+\d?(?P<layer>conv|norm)(?P<nth>\d)", _block),
-    (r"upconv(\d)", lambda match: f"up{5 - int(match[1])}.up"),
-    (r"conv\b", lambda _: "outc.conv"),
-)
-
-LAYOUTS: dict[str, Callable[[State], State]] = {"milesial": milesial, "mateuszbuda": mateuszbuda}
+    rename: Callable[[State, Own], State]
+    order: Literal["rgb", "bgr"] | None = None
+    normalize: MeanStd | None = None

@@ -15,6 +15,7 @@ from fastnets.errors import InputError
 from fastnets.models import (
     alexnet,
     brain_unet3d,
+    cam_networks,
     densenet,
     efficientnet,
     googlenet,
@@ -26,6 +27,7 @@ from fastnets.models import (
     resnet,
     unet,
     vgg,
+    views,
     xception,
 )
 from fastnets.models.entry import ModelEntry
@@ -46,6 +48,8 @@ _FAMILIES = (
     densenet,
     mobilenet,
     efficientnet,
+    cam_networks,
+    views,
 )
 _ENTRIES: dict[str, ModelEntry] = {entry.name: entry for family in _FAMILIES for entry in family.ENTRIES}
 _PRETRAINED = Path(__file__).parent / "pretrained"
@@ -57,15 +61,17 @@ def create_model(
     dims: int | None = None,
     in_channels: int | None = None,
     num_classes: int | None = None,
-    pretrained: bool = False,
+    pretrained: bool | str | Path = False,
+    layout: str | None = None,
     optimize: bool = False,
     **config: Any,
 ) -> nn.Module:
     """Builds a model of `list_models()`.
 
     `None` leaves dims (2 where the model has a 2D form), in_channels and num_classes at the model's default;
-    `config` goes to its constructor. `pretrained` loads the weights that come with fastnets and switches the
-    model to evaluation mode; without it the parameters are random.
+    `config` goes to its constructor. `pretrained` loads weights and switches the model to evaluation mode: True
+    those that come with fastnets; a file, or "hf-hub:owner/name", those, whose names and shapes `layout` maps to
+    ours (see `load_weights`). Without it the parameters are random.
     With `optimize` the model comes in evaluation mode as fastnets.optimize() makes it.
 
     Raises InputError for an unknown name, for an option that the model does not take, and where pretrained
@@ -87,10 +93,10 @@ def create_model(
             raise InputError(f"create_model: {name!r} does not take {key!r}: it takes {accepted}")
     if "dims" in options:
         config["dims"] = dims
-    weights = weights_path(entry) if pretrained else None
+    weights = weights_path(entry) if pretrained is True else pretrained
     model = entry.build(**config)
     if weights:
-        load_weights(model, weights)
+        load_weights(model, weights, layout=layout)
         model.eval()
     return Optimized(model.eval()) if optimize else model
 

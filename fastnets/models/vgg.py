@@ -46,22 +46,11 @@ class VGG(nn.Module):
     ) -> None:
         super().__init__()
         nd = layers(dims)
-        features: list[nn.Module] = []
-        i = in_channels
-        for block in blocks:
-            for channels in block:
-                o = abs(channels)
-                features.append(nd.conv(i, o, 3, padding=1) if channels > 0 else nd.conv(i, o, 1))
-                features += [nd.norm(o), nn.ReLU()] if norm else [nn.ReLU()]
-                if lrn and i == in_channels:
-                    features.append(nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))
-                i = o
-            features.append(nd.max_pool(2))
-        self.features = nn.Sequential(*features)
+        self.features = vgg_features(dims, in_channels, blocks, norm=norm, lrn=lrn)
         grid = (7, 7) if dims == 2 else (head_depth, 7, 7)
         self.avgpool = nd.adaptive_avg_pool(grid)
         self.classifier = nn.Sequential(
-            nn.Linear(i * 49 * (grid[0] if dims == 3 else 1), 4096),
+            nn.Linear(abs(blocks[-1][-1]) * 49 * (grid[0] if dims == 3 else 1), 4096),
             nn.ReLU(),
             nn.Dropout(),
             nn.Linear(4096, 4096),
@@ -74,6 +63,25 @@ class VGG(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.avgpool(self.features(x)).flatten(1))  # type: ignore[no-any-return]
+
+
+def vgg_features(
+    dims: int, in_channels: int, blocks: Blocks, *, norm: bool = False, lrn: bool = False
+) -> nn.Sequential:
+    """The convolutions of VGG, with a pooling after each block."""
+    nd = layers(dims)
+    features: list[nn.Module] = []
+    i = in_channels
+    for block in blocks:
+        for channels in block:
+            o = abs(channels)
+            features.append(nd.conv(i, o, 3, padding=1) if channels > 0 else nd.conv(i, o, 1))
+            features += [nd.norm(o), nn.ReLU()] if norm else [nn.ReLU()]
+            if lrn and len(features) == 2:
+                features.append(nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))
+            i = o
+        features.append(nd.max_pool(2))
+    return nn.Sequential(*features)
 
 
 _PAPER_ERROR = "ImageNet validation, one scale: top-1 and top-5 error {} % (the paper)"

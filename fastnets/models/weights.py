@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fastnets.errors import InputError
-from fastnets.models.layouts import LAYOUTS, State
+from fastnets.models.hub import PREFIX, download
+from fastnets.models.layout_registry import get_layout
+from fastnets.models.layouts import State
 
 _SHOWN = 3  # names of each kind in an error
 
@@ -21,20 +23,23 @@ _SHOWN = 3  # names of each kind in an error
 def load_weights(model: nn.Module, path: str | Path, *, layout: str | None = None) -> None:
     """Copies the tensors of a safetensors or torch file into `model`, converted to its dtype and device.
 
-    layout: names a key map of `fastnets.models.layouts`, for the file of another implementation.
+    path: also "hf-hub:owner/name[@revision][:file]", which `fastnets.models.hub` fetches.
+    layout: names a key map of `fastnets.models.layout_registry`, for the file of another implementation.
 
     Torch files are read with weights_only=True: no code of the file runs. A checkpoint that keeps its
-    parameters under "state_dict" is understood.
+    parameters under "state_dict" is understood. Counters of batch norms (num_batches_tracked), which files from
+    before 2018 lack, count from 0 then.
 
     Raises InputError, and leaves the model as it was, unless names and shapes agree exactly.
     """
-    path = Path(path)
-    state = _read(path)
-    if layout is not None:
-        if layout not in LAYOUTS:
-            raise InputError(f"load_weights: layout={layout!r} is not known: pass {' or '.join(LAYOUTS)}")
-        state = LAYOUTS[layout](state)
-    _check(model.state_dict(), state, path, type(model).__name__)
+    rename = None if layout is None else get_layout(layout).rename
+    path = download(path) if isinstance(path, str) and path.startswith(PREFIX) else Path(path)
+    state, own = _read(path), model.state_dict()
+    if rename is not None:
+        state = rename(state, own)
+    counters = {k: torch.zeros_like(v) for k, v in own.items() if k.endswith("num_batches_tracked")}
+    state = counters | state
+    _check(own, state, path, type(model).__name__)
     model.load_state_dict(state)
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from fastnets import _C
 from fastnets.ops import epilogue
-from fastnets.ops.arguments import float32_refusal, out_refusal, result_like
-from fastnets.ops.layout import array5, channels_are_dense, channels_last, threads
+from fastnets.ops.arguments import kernel_refusal, out_refusal, result_like
+from fastnets.ops.layout import array5, channels_are_dense, channels_last, floats_of, threads
 from fastnets.ops.library import register
 from fastnets.ops.registry import Implementation, Op
 
@@ -34,7 +34,8 @@ def activation(x: Tensor, name: str, *, parameters: Sequence[float] = (), implem
     Args:
         x: any shape, floating point.
         parameters: `leaky` the slope, `elu` alpha, `clamp` the lowest and highest value; () takes the defaults.
-        implementation: "native" (CPU, float32, dense) or "torch"; None takes the first that can run.
+        implementation: "native" (CPU, float32 or bfloat16, dense) or "torch"; None takes the first that can
+            run.
 
     Raises:
         InputError: no such activation, or `implementation` cannot run.
@@ -46,10 +47,17 @@ def activation(x: Tensor, name: str, *, parameters: Sequence[float] = (), implem
 
 def _refusal(call: ActivationCall) -> str | None:
     x = call.x
-    reason = float32_refusal(x, call.scale, call.shift, call.residual) or out_refusal(call.out)
+    reason = _dtype_refusal(call) or out_refusal(call.out)
     if reason is not None or _by_pixels(call):
         return reason
     return None if _is_dense(x) else f"x has strides {x.stride()}; it needs dense memory"
+
+
+def _dtype_refusal(call: ActivationCall) -> str | None:
+    """`out` may have the other dtype: the kernel converts too."""
+    if call.out is None:
+        return kernel_refusal(call.x, call.residual)
+    return kernel_refusal(call.x) or kernel_refusal(call.out, call.residual)
 
 
 def _by_pixels(call: ActivationCall) -> bool:
@@ -74,8 +82,8 @@ def _run(call: ActivationCall) -> Tensor:
     _C.pointwise(
         x=arrays[0],
         out=arrays[1],
-        scale=None if call.scale is None else call.scale.numpy(),
-        shift=None if call.shift is None else call.shift.numpy(),
+        scale=floats_of(call.scale),
+        shift=floats_of(call.shift),
         residual=None if call.residual is None else array5(channels_last(call.residual)),
         activation=kind.number,
         alpha=kind.alpha,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastnets.errors import InputError
-from fastnets.ops.layout import channels_are_dense, empty_channels_last
+from fastnets.ops.layout import KERNEL_DTYPES, channels_are_dense, empty_channels_last
 
 
 def spatial_axes(op: str, x: Tensor, most: int = 3) -> int:
@@ -50,11 +50,28 @@ def float32_refusal(*tensors: Tensor | None) -> str | None:
     return None
 
 
+def kernel_refusal(x: Tensor, *others: Tensor | None) -> str | None:
+    """Why a kernel cannot take these tensors: it needs float32 or bfloat16, one of them, on the CPU."""
+    for tensor in (x, *others):
+        if tensor is None:
+            continue
+        if tensor.device.type != "cpu" or tensor.dtype not in KERNEL_DTYPES:
+            return f"an argument is {tensor.dtype} on {tensor.device}; it needs torch.float32 or torch.bfloat16 on cpu"
+        if tensor.dtype != x.dtype:
+            return f"an argument is {tensor.dtype}; it needs {x.dtype}, as x"
+    return None
+
+
 def out_refusal(out: Tensor | None) -> str | None:
-    """Why a kernel cannot write to `out`."""
+    """Why a kernel cannot write to `out`, whose dtype another check sees."""
     if out is not None and not channels_are_dense(out):
         return f"out has strides {out.stride()}; it needs the channels of each pixel together"
-    return float32_refusal(out)
+    return None
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x`, in float32 where torch would compute less exactly, or not at all, in its dtype."""
+    return x.float() if x.dtype.itemsize < 4 else x
 
 
 def result_like(x: Tensor, shape: Sequence[int], out: Tensor | None) -> Tensor:

@@ -10,9 +10,9 @@ from torch.nn import functional
 
 from fastnets import _C
 from fastnets.errors import InputError
-from fastnets.ops.arguments import delivered, float32_refusal, out_refusal, result_like, spatial_axes
+from fastnets.ops.arguments import delivered, kernel_refusal, out_refusal, result_like, spatial_axes
 from fastnets.ops.epilogue import Activation, activation_of
-from fastnets.ops.layout import array5, channels_last, threads
+from fastnets.ops.layout import array5, channels_last, floats_of, threads
 from fastnets.ops.library import register, with_activation
 from fastnets.ops.registry import Implementation, Op
 
@@ -50,7 +50,7 @@ def layer_norm(
         x: (N, C, *spatial), 1 to 3 spatial axes, floating point.
         weight, bias: (C,).
         activation, parameters: see fastnets.ops.epilogue.
-        implementation: "native" (CPU, float32) or "torch"; None takes the first that can run.
+        implementation: "native" (CPU, float32 or bfloat16) or "torch"; None takes the first that can run.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -93,13 +93,12 @@ def softmax(x: Tensor, *, implementation: str | None = None) -> Tensor:
 
 
 def _refusal(call: ChannelNormCall) -> str | None:
-    return float32_refusal(call.x, call.weight, call.bias) or out_refusal(call.out)
+    return kernel_refusal(call.x, call.out) or out_refusal(call.out)
 
 
 def _run(call: ChannelNormCall) -> Tensor:
     out = result_like(call.x, call.x.shape, call.out)
     size, alpha, beta, k = call.numbers if call.kind == "local_response" else (1, 0, 0, 0)
-    weight, bias = (None if v is None else v.detach().contiguous().numpy() for v in (call.weight, call.bias))
     _C.channel_norm(
         x=array5(channels_last(call.x)),
         out=array5(out),
@@ -109,8 +108,8 @@ def _run(call: ChannelNormCall) -> Tensor:
         factor=alpha,
         power=beta,
         offset=k,
-        scale=weight,
-        shift=bias,
+        scale=floats_of(call.weight),
+        shift=floats_of(call.bias),
         activation=call.activation.number,
         alpha=call.activation.alpha,
         beta=call.activation.beta,

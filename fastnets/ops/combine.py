@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastnets import _C
 from fastnets.errors import InputError
-from fastnets.ops.arguments import delivered, float32_refusal, out_refusal, result_like, spatial_axes
+from fastnets.ops.arguments import delivered, kernel_refusal, out_refusal, result_like, spatial_axes
 from fastnets.ops.epilogue import Activation, activation_of
 from fastnets.ops.layout import array5, channels_last, threads
 from fastnets.ops.library import register, with_activation
@@ -46,7 +46,8 @@ def add(
         x: (N, C, *spatial), 1 to 3 spatial axes, floating point.
         other: of the same number of axes, each of the size of `x` or 1: (N, C, 1, 1) scales the channels.
         activation, parameters: see fastnets.ops.epilogue.
-        implementation: "native" (CPU, float32) or "torch"; None takes the first that can run.
+        implementation: "native" (CPU, float32 or bfloat16) or "torch"; None takes the first that can
+            run.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -89,7 +90,7 @@ def _combine(
 
 
 def _refusal(call: CombineCall) -> str | None:
-    return float32_refusal(call.x, call.other) or out_refusal(call.out)
+    return kernel_refusal(call.x, call.other, call.out) or out_refusal(call.out)
 
 
 def _run(call: CombineCall) -> Tensor:

@@ -41,13 +41,13 @@ def conv(
     Args:
         x: (N, Cin, *spatial), 1 to 3 spatial axes, floating point.
         weight: (Cout, Cin / groups, *kernel). It is packed at every call: use PackedConv to run it more than once.
-        bias: (Cout,).
+        bias: (Cout,), of the same dtype or float32.
         stride, dilation: one number, or one a spatial axis.
         padding: zeros on both sides of each axis: one number, one an axis, or pairs (before, after).
         residual: added before the activation; the shape of the result.
         activation, parameters: see fastnets.ops.epilogue.
-        implementation: "winograd", "depthwise", "grouped", "product" (CPU, float32), "triton_depthwise",
-            "triton_product" (GPU) or "torch"; None takes the fastest.
+        implementation: "winograd" (CPU, float32), "depthwise", "grouped", "product" (CPU, float32 or bfloat16),
+            "triton_depthwise", "triton_product" (GPU) or "torch"; None takes the fastest.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -87,7 +87,8 @@ def _run_torch(call: ConvCall) -> Tensor:
         x = functional.pad(x, [p for pair in reversed(window.padding) for p in pair])
         padding = [0] * len(window.padding)
     function = (functional.conv1d, functional.conv2d, functional.conv3d)[x.dim() - 3]
-    y = function(x, call.weight, call.bias, window.stride, padding, window.dilation, call.groups)
+    bias = None if call.bias is None else call.bias.to(x.dtype)
+    y = function(x, call.weight, bias, window.stride, padding, window.dilation, call.groups)
     y = call.activation(y if call.residual is None else y + call.residual)
     if call.out is not None:
         return call.out.copy_(y)

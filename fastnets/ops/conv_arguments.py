@@ -63,6 +63,7 @@ class ConvCall:
             kernel=three(self.weight.shape[2:]),
             stride=three(window.stride),
             dilation=three(window.dilation),
+            itemsize=self.x.element_size(),
         )
 
 

@@ -57,6 +57,8 @@ class ConvShape:
     kernel: Axes
     stride: Axes
     dilation: Axes
+    itemsize: int = 4
+    """Bytes of an element: 4 for float32, 2 for bfloat16."""
 
     @property
     def pixels(self) -> int:
@@ -114,6 +116,8 @@ def candidates(shape: ConvShape, nthreads: int, algorithm: str | None = None) ->
 
 def winograd_refusal(shape: ConvShape) -> str | None:
     """Why Winograd's algorithm cannot run `shape`."""
+    if shape.itemsize != 4:
+        return "x is bfloat16; it needs float32, because its transforms would lose too many digits"
     if any(k not in (1, 3) for k in shape.kernel) or shape.kernel == (1, 1, 1):
         return f"kernel is {shape.kernel}; it needs 3 along some axes and 1 along the others"
     if shape.stride != (1, 1, 1) and not _is_strided(shape):
@@ -224,7 +228,7 @@ def _block(count: int, fitting: int, lowest: int, highest: int, nthreads: int) -
 def _product(shape: ConvShape, nthreads: int) -> ConvConfig:
     row = math.prod(shape.kernel) * shape.cin // shape.groups
     # 4: half an L1 of 1x1 pixels. Splitting the output channels is left to the kernel (Plan::chunks).
-    block = _block(shape.pixels, _BLOCK_BYTES // (4 * row), 1, 4, 1)
+    block = _block(shape.pixels, _BLOCK_BYTES // (shape.itemsize * row), 1, 4, 1)
     return ConvConfig("product", block=block, stream=_exceeds_cache(shape))
 
 
@@ -255,4 +259,4 @@ def last_level_bytes() -> int:
 
 
 def _exceeds_cache(shape: ConvShape) -> bool:
-    return 4 * shape.pixels * shape.cout > last_level_bytes() // 2
+    return shape.itemsize * shape.pixels * shape.cout > last_level_bytes() // 2

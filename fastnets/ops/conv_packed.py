@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from fastnets import _C
@@ -15,7 +14,15 @@ from fastnets.ops.conv_arguments import ConvCall, Padding, check, three, window_
 from fastnets.ops.conv_choice import REFUSALS, Axes, ConvConfig, choose
 from fastnets.ops.conv_tuning import tune
 from fastnets.ops.epilogue import activation_of
-from fastnets.ops.layout import array5, channels_are_dense, channels_last, empty_channels_last, threads
+from fastnets.ops.layout import (
+    KERNEL_DTYPES,
+    array5,
+    channels_are_dense,
+    channels_last,
+    empty_channels_last,
+    floats_of,
+    threads,
+)
 
 
 class PackedConv:
@@ -26,8 +33,8 @@ class PackedConv:
     the construction are not seen, and gradients are not recorded: conv() is the form for training.
 
     Args:
-        weight: (Cout, Cin / groups, *kernel) float32 on the CPU, 1 to 3 spatial axes.
-        bias: (Cout,).
+        weight: (Cout, Cin / groups, *kernel) float32 or bfloat16 on the CPU, 1 to 3 spatial axes.
+        bias: (Cout,); kept in float32, as all sums are.
         stride, dilation: one number, or one a spatial axis.
         padding: zeros on both sides of each axis: one number, one an axis, or pairs (before, after).
         activation, parameters: see fastnets.ops.epilogue.
@@ -54,8 +61,10 @@ class PackedConv:
         config: ConvConfig | None = None,
         packs: dict[tuple[str, Axes], _C.PackedConv] | None = None,
     ) -> None:
-        if weight.dtype != torch.float32 or weight.device.type != "cpu":
-            raise InputError(f"conv: weight is {weight.dtype} on {weight.device}: pass torch.float32 on cpu")
+        if weight.dtype not in KERNEL_DTYPES or weight.device.type != "cpu":
+            raise InputError(
+                f"conv: weight is {weight.dtype} on {weight.device}: pass torch.float32 or torch.bfloat16 on cpu"
+            )
         self.weight = weight.detach().contiguous()
         self.bias = None if bias is None else bias.detach().float().contiguous()
         self.scale = None if scale is None else scale.detach().float().contiguous()
@@ -75,7 +84,7 @@ class PackedConv:
         """activation(conv(x) * scale + bias + residual), channels-last.
 
         Args:
-            x: (N, Cin, *spatial) float32; a copy is made unless the channels of each pixel lie together.
+            x: (N, Cin, *spatial) of the weight's dtype; a copy is made unless the channels of each pixel lie together.
             residual: the shape of the result.
             out: where to write: the shape of the result, the channels of each pixel together. It may be a slice
                 of the channels of a wider tensor, or a crop of a larger one.
@@ -93,7 +102,7 @@ class PackedConv:
 
     def prepare(self, shape: Sequence[int]) -> ConvConfig:
         """Pack the weights for inputs of `shape`; how they will run."""
-        call = self._call(torch.empty(tuple(shape), device="meta"))
+        call = self._call(self.weight.new_empty(tuple(shape), device="meta"))
         config = self._choose(call)
         self._pack(call, config)
         return config
@@ -162,8 +171,8 @@ def refusal(call: ConvCall, algorithm: str) -> str | None:
 
 def _tensor_refusal(call: ConvCall) -> str | None:
     x = call.x
-    if x.device.type != "cpu" or x.dtype != torch.float32:
-        return f"x is {x.dtype} on {x.device}; it needs torch.float32 on cpu"
+    if x.device.type != "cpu" or x.dtype not in KERNEL_DTYPES:
+        return f"x is {x.dtype} on {x.device}; it needs torch.float32 or torch.bfloat16 on cpu"
     if call.out is not None and not channels_are_dense(call.out):
         return f"out has strides {call.out.stride()}; it needs the channels of each pixel together"
     return None
@@ -193,8 +202,8 @@ def run(call: ConvCall, packed: tuple[_C.PackedConv, ConvConfig], scale: Tensor 
         stride=three(window.stride),
         pad=three([before for before, _ in window.padding], missing=0),
         dilation=three(window.dilation),
-        scale=None if scale is None else scale.numpy(),
-        shift=None if call.bias is None else call.bias.detach().contiguous().numpy(),
+        scale=floats_of(scale),
+        shift=floats_of(call.bias),
         residual=residual,
         activation=call.activation.number,
         alpha=call.activation.alpha,

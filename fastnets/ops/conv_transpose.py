@@ -13,7 +13,7 @@ from fastnets.errors import InputError
 from fastnets.ops.arguments import (
     check_out,
     delivered,
-    float32_refusal,
+    kernel_refusal,
     out_refusal,
     per_axis,
     result_like,
@@ -22,7 +22,7 @@ from fastnets.ops.arguments import (
 )
 from fastnets.ops.epilogue import Activation, activation_of
 from fastnets.ops.gpu import triton_implementation
-from fastnets.ops.layout import array5, channels_last, threads
+from fastnets.ops.layout import array5, array_of, channels_last, floats_of, threads
 from fastnets.ops.library import register, with_activation
 from fastnets.ops.registry import Implementation, Op
 
@@ -82,7 +82,8 @@ def conv_transpose(
         stride, padding, output_padding, dilation, groups: as torch's conv_transpose; one number, or one an axis.
         residual: added before the activation; the shape of the result.
         activation, parameters: see fastnets.ops.epilogue.
-        implementation: "native" (CPU, float32), "triton" (GPU) or "torch"; None takes the first that can run.
+        implementation: "native" (CPU, float32 or bfloat16), "triton" (GPU) or "torch"; None takes the first that can
+            run.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -97,7 +98,7 @@ def conv_transpose(
 
 
 class PackedConvTranspose:
-    """A transposed convolution whose weight, float32 on the CPU, is packed once; without gradients.
+    """A transposed convolution whose weight, float32 or bfloat16 on the CPU, is packed once; without gradients.
 
     Later changes of `weight` have no effect. Arguments as those of conv_transpose.
     """
@@ -115,7 +116,7 @@ class PackedConvTranspose:
         activation: str = "none",
         parameters: Sequence[float] = (),
     ) -> None:
-        reason = float32_refusal(weight, bias)
+        reason = kernel_refusal(weight)
         if reason is not None:
             raise InputError(f"conv_transpose: weight and bias cannot be packed: {reason}")
         self._weight, self._bias, self._groups = weight, bias, groups
@@ -124,7 +125,7 @@ class PackedConvTranspose:
         self._packed = _pack(weight, groups)
 
     def __call__(self, x: Tensor, *, residual: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-        """The result on `x` float32, written into `out` if given: a tensor or a channel slice of one."""
+        """The result on `x`, of the weight's dtype, written into `out` if given: a tensor or a channel slice of one."""
         call = _checked(x, self._weight, self._bias, residual, *self._geometry, self._groups, self._activation)
         check_out("conv_transpose", out, call.shape)
         result: Tensor = OP(replace(call, out=out, packed=self._packed), "native")
@@ -179,12 +180,12 @@ def _checked(
 
 
 def _refusal(call: ConvTransposeCall) -> str | None:
-    return float32_refusal(call.x, call.weight, call.bias, call.residual) or out_refusal(call.out)
+    return kernel_refusal(call.x, call.weight, call.residual, call.out) or out_refusal(call.out)
 
 
 def _pack(weight: Tensor, groups: int) -> _C.PackedProduct:
     flat = weight.detach().contiguous().view(groups, len(weight) // groups, weight.shape[1], -1)
-    return _C.PackedProduct(flat.numpy())
+    return _C.PackedProduct(array_of(flat))
 
 
 def _run(call: ConvTransposeCall) -> Tensor:
@@ -198,7 +199,7 @@ def _run(call: ConvTransposeCall) -> Tensor:
         pad=three(call.padding, 0),
         dilation=three(call.dilation, 1),
         scale=None,
-        shift=None if call.bias is None else call.bias.detach().contiguous().numpy(),
+        shift=floats_of(call.bias),
         residual=None if call.residual is None else array5(channels_last(call.residual)),
         activation=call.activation.number,
         alpha=call.activation.alpha,
@@ -209,9 +210,10 @@ def _run(call: ConvTransposeCall) -> Tensor:
 
 
 def _reference(call: ConvTransposeCall) -> Tensor:
+    bias = None if call.bias is None else call.bias.to(call.x.dtype)
     functions = functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d
     y = functions[call.x.dim() - 3](
-        call.x, call.weight, call.bias, call.stride, call.padding, call.output_padding, call.groups, call.dilation
+        call.x, call.weight, bias, call.stride, call.padding, call.output_padding, call.groups, call.dilation
     )
     return call.activation(y if call.residual is None else y + call.residual)
 

@@ -39,7 +39,7 @@ def depthwise(
         padding: zeros on both sides of each axis: one number, one an axis, or pairs (before, after).
         residual: added before the activation; the shape of the result.
         activation, parameters: see fastnets.ops.epilogue.
-        implementation: "depthwise" (CPU, float32) or "torch"; None takes the fastest.
+        implementation: "depthwise" (CPU, float32 or bfloat16) or "torch"; None takes the fastest.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.

@@ -77,7 +77,7 @@ def grid_sample(
 
 
 def _refusal(call: GridSampleCall) -> str | None:
-    return float32_refusal(call.x, call.grid) or out_refusal(call.out)
+    return float32_refusal(call.x, call.grid, call.out) or out_refusal(call.out)
 
 
 def _run(call: GridSampleCall) -> Tensor:

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    Elements = np.float32 | np.uint16
+
+KERNEL_DTYPES = (torch.float32, torch.bfloat16)
+"""What a tensor of a kernel may hold; kernels compute in float32."""
+
 
 def channels_are_dense(x: Tensor) -> bool:
     """Whether the channels of each pixel lie together: what kernels ask of a tensor. Its pixels may lie anywhere."""
@@ -28,11 +33,21 @@ def empty_channels_last(like: Tensor, shape: tuple[int, ...]) -> Tensor:
     return like.new_empty((batch, *spatial, channels)).movedim(-1, 1)
 
 
-def array5(x: Tensor) -> NDArray[np.float32]:
+def array_of(x: Tensor) -> NDArray[Elements]:
+    """The memory of `x`; bfloat16, which NumPy lacks, as the uint16 that kernels take for it."""
+    x = x.detach()
+    array: NDArray[Elements] = (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()
+    return array
+
+
+def array5(x: Tensor) -> NDArray[Elements]:
     """(N, C, *spatial) as the array (N, C, z, y, x) that shares its memory; missing axes have size 1."""
-    missing = 5 - x.dim()
-    view: NDArray[np.float32] = x.detach()[(slice(None), slice(None), *(None,) * missing)].numpy()
-    return view
+    return array_of(x[(slice(None), slice(None), *(None,) * (5 - x.dim()))])
+
+
+def floats_of(values: Tensor | None) -> NDArray[np.float32] | None:
+    """A vector as the contiguous float32 that kernels take for what goes with channels; None stays None."""
+    return None if values is None else values.detach().float().contiguous().numpy()
 
 
 def threads() -> int:

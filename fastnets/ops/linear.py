@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from fastnets import _C
 from fastnets.errors import InputError
-from fastnets.ops.arguments import float32_refusal
+from fastnets.ops.arguments import kernel_refusal
 from fastnets.ops.epilogue import Activation, activation_of
-from fastnets.ops.layout import threads
+from fastnets.ops.layout import array_of, floats_of, threads
 from fastnets.ops.library import register, with_activation
 from fastnets.ops.registry import Implementation, Op
 
@@ -49,7 +49,7 @@ def linear(
         weight: (outputs, inputs). It is packed at every call: use PackedLinear to run it more than once.
         bias: (outputs,).
         activation, parameters: see fastnets.ops.epilogue.
-        implementation: "native" (CPU, float32) or "torch"; None takes the first that can run.
+        implementation: "native" (CPU, float32 or bfloat16) or "torch"; None takes the first that can run.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -61,7 +61,7 @@ def linear(
 
 
 class PackedLinear:
-    """A linear layer whose weight, float32 on the CPU, is packed once; without gradients. See linear."""
+    """A linear layer whose weight, float32 or bfloat16 on the CPU, is packed once; without gradients. See linear."""
 
     def __init__(
         self,
@@ -71,7 +71,7 @@ class PackedLinear:
         activation: str = "none",
         parameters: Sequence[float] = (),
     ) -> None:
-        reason = float32_refusal(weight, bias)
+        reason = kernel_refusal(weight)
         if reason is not None:
             raise InputError(f"linear: weight and bias cannot be packed: {reason}")
         self._weight, self._bias = weight, bias
@@ -79,7 +79,7 @@ class PackedLinear:
         self._packed = _pack(weight)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """The result on `x` (.., inputs) float32."""
+        """The result on `x` (.., inputs) of the dtype of the weight."""
         _check(x, self._weight, self._bias)
         result: Tensor = OP(LinearCall(x, self._weight, self._bias, self._activation, self._packed), "native")
         return result
@@ -98,11 +98,11 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
 
 
 def _refusal(call: LinearCall) -> str | None:
-    return float32_refusal(call.x, call.weight, call.bias)
+    return kernel_refusal(call.x, call.weight)
 
 
 def _pack(weight: Tensor) -> _C.PackedProduct:
-    return _C.PackedProduct(weight.detach().t()[None, :, :, None].numpy())
+    return _C.PackedProduct(array_of(weight.t()[None, :, :, None]))
 
 
 def _run(call: LinearCall) -> Tensor:
@@ -111,14 +111,14 @@ def _run(call: LinearCall) -> Tensor:
     out = rows.new_empty(len(rows), len(call.weight))
     packed = call.packed or _pack(call.weight)
     packed.run(
-        x=rows.t()[None, :, None, None, :].numpy(),
-        out=out.t()[None, :, None, None, :].numpy(),
+        x=array_of(rows.t()[None, :, None, None, :]),
+        out=array_of(out.t()[None, :, None, None, :]),
         kernel=[1, 1, 1],
         stride=[1, 1, 1],
         pad=[0, 0, 0],
         dilation=[1, 1, 1],
         scale=None,
-        shift=None if call.bias is None else call.bias.detach().contiguous().numpy(),
+        shift=floats_of(call.bias),
         residual=None,
         activation=call.activation.number,
         alpha=call.activation.alpha,
@@ -129,7 +129,8 @@ def _run(call: LinearCall) -> Tensor:
 
 
 def _reference(call: LinearCall) -> Tensor:
-    return call.activation(functional.linear(call.x, call.weight, call.bias))
+    bias = None if call.bias is None else call.bias.to(call.x.dtype)
+    return call.activation(functional.linear(call.x, call.weight, bias))
 
 
 OP = Op(

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from fastnets import _C
 from fastnets.errors import InputError
-from fastnets.ops.arguments import delivered, float32_refusal, out_refusal, result_like, spatial_axes
+from fastnets.ops.arguments import at_least_float32, delivered, kernel_refusal, out_refusal, result_like, spatial_axes
 from fastnets.ops.epilogue import Activation, activation_of
 from fastnets.ops.gpu import triton_implementation, triton_kernels
 from fastnets.ops.gradient import through
-from fastnets.ops.layout import array5, channels_last, threads
+from fastnets.ops.layout import array5, channels_last, floats_of, threads
 from fastnets.ops.library import register, with_activation
 from fastnets.ops.registry import Implementation, Op
 
@@ -62,7 +62,8 @@ def group_norm(
             have at hand; None computes them.
         residual: added before the activation; the shape of `x`.
         activation, parameters: see fastnets.ops.epilogue.
-        implementation: "native" (CPU, float32), "triton" (GPU) or "torch"; None takes the first that can run.
+        implementation: "native" (CPU, float32 or bfloat16), "triton" (GPU) or "torch"; None takes the first that can
+            run.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -137,7 +138,7 @@ def batch_norm(
 def moments(x: Tensor) -> Tensor:
     """Mean and variance of each channel of each image: (N, C, 2) float64, without gradients."""
     spatial_axes("norm", x)
-    if float32_refusal(x) is not None:
+    if kernel_refusal(x) is not None:
         flat = x.detach().double().flatten(2)
         return torch.stack([flat.mean(-1), flat.var(-1, correction=0)], dim=-1)
     out = torch.empty(*x.shape[:2], 2, dtype=torch.float64)
@@ -160,21 +161,20 @@ def _check(call: NormCall) -> None:
 
 
 def _refusal(call: NormCall) -> str | None:
-    return float32_refusal(call.x, call.weight, call.bias, call.residual) or out_refusal(call.out)
+    return kernel_refusal(call.x, call.residual, call.out) or out_refusal(call.out)
 
 
 def _run(call: NormCall) -> Tensor:
     out = result_like(call.x, call.x.shape, call.out)
     moments = None if call.moments is None else call.moments.detach().double().contiguous().numpy()
-    weight, bias = (None if v is None else v.detach().contiguous().numpy() for v in (call.weight, call.bias))
     _C.norm(
         x=array5(channels_last(call.x)),
         out=array5(out),
         groups=call.groups,
         epsilon=call.eps,
         moments=moments,
-        scale=weight,
-        shift=bias,
+        scale=floats_of(call.weight),
+        shift=floats_of(call.bias),
         residual=None if call.residual is None else array5(channels_last(call.residual)),
         activation=call.activation.number,
         alpha=call.activation.alpha,
@@ -185,7 +185,7 @@ def _run(call: NormCall) -> Tensor:
 
 
 def _reference(call: NormCall) -> Tensor:
-    x, groups = call.x, call.groups
+    x, groups = at_least_float32(call.x), call.groups
     size = x.shape[1] // groups
     ones = (1,) * (x.dim() - 2)
     if call.moments is None:
@@ -200,7 +200,7 @@ def _reference(call: NormCall) -> Tensor:
     y = (x - mean) * (variance + call.eps).rsqrt()
     y = y if call.weight is None else y * call.weight.view(-1, *ones)
     y = y if call.bias is None else y + call.bias.view(-1, *ones)
-    return call.activation(y if call.residual is None else y + call.residual)
+    return call.activation(y if call.residual is None else y + call.residual).to(call.x.dtype)
 
 
 OP = Op(

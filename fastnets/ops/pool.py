@@ -12,8 +12,9 @@ from torch.nn import functional
 from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.arguments import (
+    at_least_float32,
     delivered,
-    float32_refusal,
+    kernel_refusal,
     out_refusal,
     per_axis,
     result_like,
@@ -64,7 +65,7 @@ def max_pool(
     Args:
         x: (N, C, *spatial), 1 to 3 spatial axes, floating point.
         window, stride, padding, dilation: one number, or one an axis; the stride is the window by default.
-        implementation: "native" (CPU, float32) or "torch"; None takes the first that can run.
+        implementation: "native" (CPU, float32 or bfloat16) or "torch"; None takes the first that can run.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -139,7 +140,7 @@ def _size(size: int, window: int, stride: int, padding: int, dilation: int, ceil
 
 
 def _refusal(call: PoolCall) -> str | None:
-    return float32_refusal(call.x) or out_refusal(call.out)
+    return kernel_refusal(call.x, call.out) or out_refusal(call.out)
 
 
 def _run(call: PoolCall) -> Tensor:
@@ -160,7 +161,7 @@ def _run(call: PoolCall) -> Tensor:
 
 
 def _reference(call: PoolCall) -> Tensor:
-    x, lead = call.x, 1 if call.x.dim() == 3 else 0  # torch has no divisor_override in 1D
+    x, lead = at_least_float32(call.x), 1 if call.x.dim() == 3 else 0  # torch has no divisor_override in 1D
     x = x.unsqueeze(2) if lead else x
     window, stride = (1,) * lead + call.window, (1,) * lead + call.stride
     padding, dilation = (0,) * lead + call.padding, (1,) * lead + call.dilation
@@ -170,7 +171,7 @@ def _reference(call: PoolCall) -> Tensor:
     else:
         mean = functional.avg_pool3d if x.dim() == 5 else functional.avg_pool2d
         y = mean(x, window, stride, padding, call.ceil_mode, call.count_include_pad, call.divisor or None)
-    return y.squeeze(2) if lead else y
+    return (y.squeeze(2) if lead else y).to(call.x.dtype)
 
 
 OP = Op(

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from fastnets import _C
 from fastnets.errors import InputError
-from fastnets.ops.arguments import delivered, float32_refusal, out_refusal, per_axis, result_like, spatial_axes
+from fastnets.ops.arguments import delivered, kernel_refusal, out_refusal, per_axis, result_like, spatial_axes
 from fastnets.ops.layout import array5, channels_last, threads
 from fastnets.ops.library import register
 from fastnets.ops.registry import Implementation, Op
@@ -55,7 +55,7 @@ def resize(
         scale: instead of `size`: the result has floor(size * scale) positions along an axis.
         mode: "nearest", "nearest-exact" or "linear" (also by torch's names bilinear and trilinear).
         align_corners: `linear` only: the first and last positions of both grids coincide.
-        implementation: "native" (CPU, float32) or "torch"; None takes the first that can run.
+        implementation: "native" (CPU, float32 or bfloat16) or "torch"; None takes the first that can run.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -83,7 +83,7 @@ def resize(
 
 
 def _refusal(call: ResizeCall) -> str | None:
-    return float32_refusal(call.x) or out_refusal(call.out)
+    return kernel_refusal(call.x, call.out) or out_refusal(call.out)
 
 
 def _run(call: ResizeCall) -> Tensor:

@@ -72,7 +72,7 @@ def roi_align(
 
 
 def _refusal(call: RoiAlignCall) -> str | None:
-    return float32_refusal(call.x, call.boxes) or out_refusal(call.out)
+    return float32_refusal(call.x, call.boxes, call.out) or out_refusal(call.out)
 
 
 def _run(call: RoiAlignCall) -> Tensor:

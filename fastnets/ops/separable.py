@@ -56,8 +56,8 @@ def separable(
         padding: zeros on both sides of each axis: one number, one an axis, or pairs (before, after).
         residual: added before the activation; the shape of the result.
         middle_activation, middle_parameters, activation, parameters: see fastnets.ops.epilogue.
-        implementation: "fused" (CPU, float32), "parts" (two calls of conv), "triton" (GPU) or "torch"; None
-            takes the first that can run.
+        implementation: "fused" (CPU, float32 or bfloat16), "parts" (two calls of conv), "triton" (GPU) or "torch";
+            None takes the first that can run.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -84,7 +84,7 @@ def _run_parts(call: SeparableCall) -> Tensor:
     """Two convolutions; differentiable."""
     weight = call.depthwise
     if call.middle_scale is not None:
-        weight = weight * call.middle_scale.view(-1, *(1,) * (weight.dim() - 1))
+        weight = weight * call.middle_scale.view(-1, *(1,) * (weight.dim() - 1)).to(weight.dtype)
     window, middle, after = call.window, call.middle_activation, call.activation
     between = depthwise_conv(
         call.x,
@@ -118,10 +118,11 @@ def _run_torch(call: SeparableCall) -> Tensor:
     x = functional.pad(call.x, [p for pair in reversed(window.padding) for p in pair])
     y = function(x, call.depthwise, None, window.stride, 0, window.dilation, call.x.shape[1])
     if call.middle_scale is not None:
-        y = y * call.middle_scale.view(-1, *(1,) * axes)
+        y = y * call.middle_scale.view(-1, *(1,) * axes).to(y.dtype)
     if call.middle_bias is not None:
-        y = y + call.middle_bias.view(-1, *(1,) * axes)
-    y = function(call.middle_activation(y), _pointwise(call), call.bias)
+        y = y + call.middle_bias.view(-1, *(1,) * axes).to(y.dtype)
+    bias = None if call.bias is None else call.bias.to(y.dtype)
+    y = function(call.middle_activation(y), _pointwise(call), bias)
     y = call.activation(y if call.residual is None else y + call.residual)
     return y.movedim(1, -1).contiguous().movedim(-1, 1) if call.out is None else call.out.copy_(y)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,11 +12,16 @@ from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.conv_arguments import Padding, Window, three, window_of
 from fastnets.ops.epilogue import Activation, activation_of
-from fastnets.ops.layout import array5, channels_are_dense, channels_last, empty_channels_last, threads
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from fastnets.ops.layout import (
+    KERNEL_DTYPES,
+    array5,
+    array_of,
+    channels_are_dense,
+    channels_last,
+    empty_channels_last,
+    floats_of,
+    threads,
+)
 
 # A block's panel of depthwise results: a quarter of a core's L2, beside which the weights stream through.
 _PANEL_BYTES = 256 << 10
@@ -55,7 +59,8 @@ class PackedSeparable:
     Changes to the tensors after the construction are not seen.
 
     Args:
-        depthwise: (M, 1, *kernel) float32 on the CPU, 1 to 3 spatial axes; M is a multiple of the input channels.
+        depthwise: (M, 1, *kernel) float32 or bfloat16 on the CPU, 1 to 3 spatial axes; M is a multiple of the
+            input channels.
         pointwise: (Cout, M, 1, ...), or (Cout, M).
         bias: (Cout,), added to the result.
         middle_scale, middle_bias: (M,), applied to the depthwise results: a folded batch norm.
@@ -86,8 +91,10 @@ class PackedSeparable:
         parameters: Sequence[float] = (),
         block: int | None = None,
     ) -> None:
-        if depthwise.dtype != torch.float32 or depthwise.device.type != "cpu":
-            raise InputError(f"separable: depthwise is {depthwise.dtype} on {depthwise.device}: pass float32 on cpu")
+        if depthwise.dtype not in KERNEL_DTYPES or depthwise.device.type != "cpu":
+            raise InputError(
+                f"separable: depthwise is {depthwise.dtype} on {depthwise.device}: pass float32 or bfloat16 on cpu"
+            )
         self._call = SeparableCall(
             x=depthwise.new_empty(0),
             depthwise=depthwise.detach(),
@@ -113,7 +120,7 @@ class PackedSeparable:
         """The result for `x`, channels-last.
 
         Args:
-            x: (N, C, *spatial) float32; a copy is made unless the channels of each pixel lie together.
+            x: (N, C, *spatial) of the weights' dtype; a copy is made unless the channels of each pixel lie together.
             residual: added before the activation; the shape of the result.
             out: where to write: the shape of the result, the channels of each pixel together. It may be a slice
                 of the channels of a wider tensor, or a crop of a larger one.
@@ -179,8 +186,8 @@ def check(call: SeparableCall) -> None:
 def refusal(call: SeparableCall) -> str | None:
     """Why the kernel cannot run `call`, or None."""
     x = call.x
-    if x.device.type != "cpu" or x.dtype != torch.float32:
-        return f"x is {x.dtype} on {x.device}; it needs torch.float32 on cpu"
+    if x.device.type != "cpu" or x.dtype not in KERNEL_DTYPES:
+        return f"x is {x.dtype} on {x.device}; it needs torch.float32 or torch.bfloat16 on cpu"
     if call.out is not None and not channels_are_dense(call.out):
         return f"out has strides {call.out.stride()}; it needs the channels of each pixel together"
     return None
@@ -189,29 +196,25 @@ def refusal(call: SeparableCall) -> str | None:
 def pack(call: SeparableCall) -> _C.PackedSeparable:
     """The weights of `call`."""
     pointwise = call.pointwise.detach().contiguous().flatten(1)
-    return _C.PackedSeparable(array5(call.depthwise.detach().contiguous()), pointwise.numpy(), threads())
+    return _C.PackedSeparable(array5(call.depthwise.detach().contiguous()), array_of(pointwise), threads())
 
 
 def run(call: SeparableCall, packed: _C.PackedSeparable) -> Tensor:
     """The result of `call` by weights that `pack` made of its own."""
     window, middle, after = call.window, call.middle_activation, call.activation
     out = empty_channels_last(call.x, call.out_shape) if call.out is None else call.out
-    fitting = _PANEL_BYTES // (4 * len(call.depthwise))
+    fitting = _PANEL_BYTES // (call.x.element_size() * len(call.depthwise))
     packed.run(
         x=array5(channels_last(call.x)),
         out=array5(out),
         stride=three(window.stride),
         pad=three([before for before, _ in window.padding], missing=0),
         dilation=three(window.dilation),
-        between=(_vector(call.middle_scale), _vector(call.middle_bias), middle.number, middle.alpha, middle.beta),
-        after=(None, _vector(call.bias), after.number, after.alpha, after.beta),
+        between=(floats_of(call.middle_scale), floats_of(call.middle_bias), middle.number, middle.alpha, middle.beta),
+        after=(None, floats_of(call.bias), after.number, after.alpha, after.beta),
         residual=None if call.residual is None else array5(channels_last(call.residual)),
         block=call.block or min(_MOST_PIXELS, max(_LEAST_PIXELS, fitting)),
-        stream=4 * out.numel() > _STREAM_BYTES,
+        stream=out.element_size() * out.numel() > _STREAM_BYTES,
         nthreads=threads(),
     )
     return out
-
-
-def _vector(values: Tensor | None) -> NDArray[np.float32] | None:
-    return None if values is None else values.detach().contiguous().numpy()

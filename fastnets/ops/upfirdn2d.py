@@ -99,7 +99,7 @@ def _flat(call: Upfirdn2dCall) -> tuple[Any, ...]:
 
 
 def _refusal(call: Upfirdn2dCall) -> str | None:
-    return float32_refusal(call.x, call.kernel) or out_refusal(call.out)
+    return float32_refusal(call.x, call.kernel, call.out) or out_refusal(call.out)
 
 
 def _run(call: Upfirdn2dCall) -> Tensor:

@@ -18,7 +18,7 @@ from torch import nn
 from fastnets.engine import Optimized
 from fastnets.errors import InputError
 from fastnets.io import LabelMap, Reader, atomic_path, check_format, find_inputs, open_reader, suffix_of, write
-from fastnets.models import create_model, get_entry, list_models, load_weights
+from fastnets.models import create_model, get_entry, list_models
 from fastnets.models.recipe import Recipe
 from fastnets.tiling.infer import make_plan, run_tiles
 from fastnets.tiling.memory import PeakMemory, return_freed_memory
@@ -57,7 +57,7 @@ ENGINES = ("fastnets", "torch")
 
 
 def load_for_prediction(
-    model: str, weights: Path | str | None = None, engine: str = "fastnets"
+    model: str, weights: Path | str | None = None, engine: str = "fastnets", layout: str | None = None
 ) -> tuple[nn.Module, Recipe]:
     """A registered network, ready to run, with its recipe; `weights` replace those that come with fastnets."""
     if engine not in ENGINES:
@@ -68,14 +68,11 @@ def load_for_prediction(
         raise InputError(
             f"model {model!r} has no recipe (how to scale an image, what its classes are): use one of {ready}"
         )
-    network = create_model(model, pretrained=weights is None)
-    if weights is not None:
-        load_weights(network, weights)
-    network.eval()
+    network = create_model(model, pretrained=True if weights is None else weights, layout=layout)
     if engine == "fastnets":
         return Optimized(network), entry.recipe
-    layout = torch.channels_last if len(entry.recipe.axes) == 2 else torch.channels_last_3d
-    network.to(memory_format=layout)  # type: ignore[call-overload]  # torch's stubs lack it
+    memory = torch.channels_last if len(entry.recipe.axes) == 2 else torch.channels_last_3d
+    network.to(memory_format=memory)  # type: ignore[call-overload]  # torch's stubs lack it
     return network, entry.recipe
 
 
@@ -85,6 +82,7 @@ def predict(
     *,
     model: str,
     weights: Path | str | None = None,
+    layout: str | None = None,
     spacing: float | Sequence[float] | None = None,
     formats: Sequence[str] | None = None,
     tile: int | None = None,
@@ -99,7 +97,8 @@ def predict(
         inputs: files, folders or patterns.
         output: made if missing. Each file appears under its final name only when it is complete.
         model: a name of `list_models()` that has a recipe.
-        weights: a safetensors or torch file instead of the model's own.
+        weights: a safetensors or torch file, or "hf-hub:owner/name", instead of the model's own.
+        layout: whose names the weights have; see `fastnets.load_weights`.
         spacing: true pixel size (µm for slides, mm for volumes), where the file's is missing or wrong.
         formats: of "ome-tiff", "ome-zarr", "nifti", "geojson", "png". Default: ome-tiff, geojson and png for
             slides and pictures; nifti and png for volumes.
@@ -112,7 +111,7 @@ def predict(
     Raises InputError for anything that the caller can mend; nothing is left behind then.
     """
     paths = find_inputs([inputs] if isinstance(inputs, (str, Path)) else inputs)
-    network, recipe = load_for_prediction(model, weights, engine)
+    network, recipe = load_for_prediction(model, weights, engine, layout)
     axes = len(recipe.axes)
     wanted = tuple(formats or (("nifti", "png") if axes == 3 else ("ome-tiff", "geojson", "png")))
     for name in wanted:

@@ -41,6 +41,7 @@ def verify(
     *,
     model: str,
     weights: Path | str | None = None,
+    layout: str | None = None,
     spacing: float | Sequence[float] | None = None,
     tile: int = 64,
     size: int | None = None,
@@ -55,7 +56,7 @@ def verify(
     """
     if size is not None and size < 1:
         raise InputError(f"size={size}: expected a positive number of pixels, or nothing for the whole image")
-    network, recipe = load_for_prediction(model, weights, engine)
+    network, recipe = load_for_prediction(model, weights, engine, layout)
     with open_reader(path, spacing=spacing) as reader:
         grid = make_grid(reader, recipe, model)
         spatial = tuple(min(n, size or n) for n in grid.shape[1:])

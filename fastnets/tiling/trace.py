@@ -95,6 +95,8 @@ def trace(model: nn.Module, shape: Shape, *, dtype: torch.dtype = torch.float32)
             f"torch.export cannot trace {type(model).__name__} at input shape {shape}: {_first_line(error)}; "
             "pass halo=… (input pixels) to tile it without an analysis"
         ) from error
+    # What no output reads, such as the head of a classifier whose maps are wanted, does not forbid tiling.
+    program.graph.eliminate_dead_code()
     return _Builder(program).graph()
 
 

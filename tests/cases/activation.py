@@ -48,6 +48,9 @@ def make(case: Case, seed: int = 0) -> ActivationCall:
     return ActivationCall(x, kind, scale.contiguous(), shift.contiguous(), values())
 
 
+DTYPES = (torch.float32, torch.bfloat16)
+
+
 def tolerance(case: Case, implementation: str) -> float:
     return 1e-6
 

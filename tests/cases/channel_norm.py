@@ -37,6 +37,9 @@ def make(case: Case, seed: int = 0) -> ChannelNormCall:
     return ChannelNormCall(x, case.kind, case.numbers, *affine, activation_of("channel_norm", case.activation))
 
 
+DTYPES = (torch.float32, torch.bfloat16)
+
+
 def tolerance(case: Case, implementation: str) -> float:
     return 1e-3 if implementation == "torch" and case.mean else 2e-6
 

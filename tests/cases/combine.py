@@ -31,6 +31,9 @@ def make(case: Case, seed: int = 0) -> CombineCall:
     return CombineCall(x, other, case.kind, activation_of("combine", case.activation))
 
 
+DTYPES = (torch.float32, torch.bfloat16)
+
+
 def tolerance(case: Case, implementation: str) -> float:
     return 2e-6
 

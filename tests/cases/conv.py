@@ -70,6 +70,9 @@ def make(case: Case, seed: int = 0) -> ConvCall:
     return ConvCall(**{**vars(call), "residual": residual})
 
 
+DTYPES = (torch.float32, torch.bfloat16)
+
+
 def tolerance(case: Case, implementation: str) -> float:
     """F(6) and F(4, 4, 4) lose digits in their transforms; all else is within 1e-5."""
     large = case.config is None or 6 in case.config.tile or case.config.tile == (4, 4, 4)

@@ -52,6 +52,9 @@ def _rest(call: ConvTransposeCall) -> tuple[object, ...]:
     return (call.stride, call.padding, call.output_padding, call.dilation, call.groups, call.activation)
 
 
+DTYPES = (torch.float32, torch.bfloat16)
+
+
 def tolerance(case: Case, implementation: str) -> float:
     return 2e-6
 

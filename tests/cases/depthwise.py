@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from cases.conv import Case as ConvCase
 from cases.conv import make as make_conv
 
@@ -45,6 +46,9 @@ class Case:
 
 def make(case: Case, seed: int = 0) -> ConvCall:
     return make_conv(case.conv, seed)
+
+
+DTYPES = (torch.float32, torch.bfloat16)
 
 
 def tolerance(case: Case, implementation: str) -> float:

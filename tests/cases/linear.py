@@ -34,6 +34,9 @@ def make(case: Case, seed: int = 0) -> LinearCall:
     return LinearCall(x, weight, bias, activation_of("linear", case.activation))
 
 
+DTYPES = (torch.float32, torch.bfloat16)
+
+
 def tolerance(case: Case, implementation: str) -> float:
     return 3e-6
 

@@ -50,6 +50,9 @@ def make(case: Case, seed: int = 0) -> NormCall:
     )
 
 
+DTYPES = (torch.float32, torch.bfloat16)
+
+
 def tolerance(case: Case, implementation: str) -> float:
     return 5e-3 if implementation == "torch" and case.mean else 2e-6  # torch rounds the mean to float32
 

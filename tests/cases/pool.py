@@ -41,6 +41,9 @@ def make(case: Case, seed: int = 0) -> PoolCall:
     return PoolCall(x, case.kind == "avg", window, *numbers, *flags)
 
 
+DTYPES = (torch.float32, torch.bfloat16)
+
+
 def tolerance(case: Case, implementation: str) -> float:
     return 1e-6
 

@@ -35,6 +35,9 @@ def make(case: Case, seed: int = 0) -> ResizeCall:
     return ResizeCall(x, size, scale, case.mode, case.align_corners)
 
 
+DTYPES = (torch.float32, torch.bfloat16)
+
+
 def tolerance(case: Case, implementation: str) -> float:
     return 1e-6 if implementation == "native" else 1e-5  # torch computes positions in float32
 

@@ -67,6 +67,9 @@ def make(case: Case, seed: int = 0) -> SeparableCall:
     return replace(call, residual=residual) if case.residual else call
 
 
+DTYPES = (torch.float32, torch.bfloat16)
+
+
 def tolerance(case: Case, implementation: str) -> float:
     return 1e-5
 

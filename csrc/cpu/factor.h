@@ -1,0 +1,97 @@
+// What one multiply-add of a product takes: a factor of a row of A in all lanes, and one of B a lane.
+// Included by kernel files only.
+//
+// A factor covers kSteps<T> columns of A: one, or with vdpbf16ps a pair of Bf16, whose two products it adds
+// to the sum at once. B is packed accordingly: [k / kSteps][lanes][kSteps] (common/conv_pack.h).
+#pragma once
+
+#include "cpu/vec.h"
+
+namespace fastnets {
+namespace FASTNETS_LEVEL {
+namespace {
+
+template <class T>
+constexpr int kSteps = 1;
+
+// Of a[0] to a[kSteps - 1]; where `left` elements of a row are fewer, those past them count as 0.
+template <class T>
+FASTNETS_INLINE Vec row_factor(const T* a, int64_t = 1) {
+  return Vec::set(value_of(*a));
+}
+
+// Of V::width lanes of packed weights.
+template <class V, class T>
+FASTNETS_INLINE V lane_factor(const T* b) {
+  return V::load(b);
+}
+
+#if defined(FASTNETS_LEVEL_avx512_bf16)
+
+template <>
+constexpr int kSteps<Bf16> = 2;
+
+template <class V>
+struct PairOf;
+template <>
+struct PairOf<Vec> {
+  __m512bh v;
+};
+template <>
+struct PairOf<Half> {
+  __m256bh v;
+};
+
+FASTNETS_INLINE PairOf<Vec> row_factor(const Bf16* a, int64_t left = 2) {
+  int32_t pair = 0;
+  std::memcpy(&pair, a, left < 2 ? sizeof(Bf16) : sizeof(pair));
+  return {reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair))};
+}
+template <class V>
+FASTNETS_INLINE PairOf<V> lane_factor(const Bf16* b) {
+  PairOf<V> pairs;
+  std::memcpy(&pairs.v, b, sizeof(pairs.v));
+  return pairs;
+}
+FASTNETS_INLINE Vec fma(PairOf<Vec> a, PairOf<Vec> b, Vec c) { return {_mm512_dpbf16_ps(c.v, a.v, b.v)}; }
+FASTNETS_INLINE Half fma(PairOf<Half> a, PairOf<Half> b, Half c) { return {_mm256_dpbf16_ps(c.v, a.v, b.v)}; }
+template <class V>
+FASTNETS_INLINE PairOf<V> as(PairOf<Vec> a) {
+  if constexpr (V::width == Vec::width) {
+    return a;
+  } else {
+    return {reinterpret_cast<__m256bh>(_mm512_castsi512_si256(reinterpret_cast<__m512i>(a.v)))};
+  }
+}
+
+#endif
+
+// Columns of A that lie together: a vector of factors.
+template <class T>
+constexpr int64_t kColumns = Vec::width * kSteps<T>;
+
+// The depth of a product, as B is packed: whole factors.
+template <class T>
+FASTNETS_INLINE int64_t whole_factors(int64_t depth) {
+  return (depth + kSteps<T> - 1) / kSteps<T> * kSteps<T>;
+}
+
+// Moves n <= kColumns<T> elements as they are.
+template <class T>
+FASTNETS_INLINE void move_columns(T* to, const T* from, int64_t n) {
+#if defined(FASTNETS_LEVEL_avx512)
+  if constexpr (sizeof(T) == 2) {
+    const auto mask = static_cast<__mmask32>((uint64_t{1} << n) - 1);
+    return _mm512_mask_storeu_epi16(to, mask, _mm512_maskz_loadu_epi16(mask, from));
+  }
+#endif
+  if constexpr (sizeof(T) == sizeof(float)) {
+    return n == Vec::width ? Vec::load(from).store(to)
+                           : Vec::load(from, static_cast<int>(n)).store(to, static_cast<int>(n));
+  }
+  std::memcpy(to, from, sizeof(T) * static_cast<size_t>(n));
+}
+
+}  // namespace
+}  // namespace FASTNETS_LEVEL
+}  // namespace fastnets
