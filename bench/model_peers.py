@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -96,7 +97,12 @@ def ncnn(network: Network, threads: int) -> Made:
 
     x = network.input()
     with tempfile.TemporaryDirectory() as folder:
-        pnnx.export(network.model(), str(Path(folder) / "net.pt"), inputs=(x,), fp16=False, check_trace=False)
+        traced = Path(folder) / "net.pt"
+        torch.jit.trace(network.model(), x, check_trace=False).save(str(traced))
+        # Its converter itself: pnnx.export also imports a Python file, which is not valid for all names of layers.
+        shape = ",".join(map(str, network.shape))
+        command = [str(Path(pnnx.__file__).with_name("pnnx")), str(traced), f"inputshape=[{shape}]", "fp16=0"]
+        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
         net = library.Net()
         net.opt.num_threads = threads
         net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False

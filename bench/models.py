@@ -38,10 +38,6 @@ RHYTHMS = ("back to back", "after 20 ms")
 RESULTS = Path(__file__).parent / "results"
 
 
-class Stopped(Exception):
-    """A library did not answer in time, or ended."""
-
-
 def work(library: str, threads: int) -> None:
     """Answer each line on stdin: {"prepare": number} with an error or none, {"clock": name} with two times in ms."""
     warnings.simplefilter("ignore")
@@ -120,18 +116,15 @@ class Worker:
         self.process.stdin.flush()
 
     def answer(self, seconds: float) -> Any:
-        """Raises Stopped, with the library ready for other orders, if none comes in time."""
-        try:
-            line = self.answers.get(timeout=max(seconds, 0.0))
-        except queue.Empty:
-            line, reason = "", f"not ready in {seconds:.0f} s"
-        else:
-            reason = f"its process ended with {self.process.poll()}"
+        """Raises queue.Empty if none comes in time, and ConnectionError if the process ended; then restart()."""
+        line = self.answers.get(timeout=max(seconds, 0.0))
         if not line:
-            self.close()
-            self._start()
-            raise Stopped(reason)
+            raise ConnectionError(f"its process ended with {self.process.wait()}")
         return json.loads(line)
+
+    def restart(self) -> None:
+        self.close()
+        self._start()
 
     def close(self) -> None:
         self.process.kill()
@@ -148,8 +141,9 @@ def ready(workers: dict[str, Worker], number: int, seconds: float) -> tuple[list
         try:
             # Ours may not be left out.
             reason = worker.answer(600 if name == "fastnets" else deadline - time.perf_counter())
-        except Stopped as stopped:
-            reason = str(stopped)
+        except (queue.Empty, ConnectionError) as error:
+            worker.restart()
+            reason = str(error) or f"not ready in {seconds:.0f} s"
         if not reason:
             have.append(name)
         elif name == "fastnets":

@@ -156,7 +156,7 @@ def norm(draw: st.DrawFn, dims: int, channels: int, least: int) -> nn.Module:
         BATCH_NORM[dims](channels, affine=affine),
         INSTANCE_NORM[dims](channels, affine=affine) if least > 1 else nn.Identity(),  # torch refuses single pixels
         nn.GroupNorm(2 if channels % 2 == 0 else 1, channels, affine=affine),
-        nn.LocalResponseNorm(3, alpha=0.5),
+        nn.LocalResponseNorm(draw(st.integers(1, 4)), alpha=0.5),
         nn.Softmax(1),
     ]
     return draw(st.sampled_from(choices))

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fastnets.engine import optimize
+from fastnets.engine.kernels import Torch
 from fastnets.models.weights import load_weights
 
 PARITY = Path(__file__).parent / "parity"
@@ -46,6 +47,7 @@ def fill_weights(model: nn.Module, name: str, shapes: dict[str, list[int]], fold
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_outputs_are_those_of_the_reference(name: str, tmp_path: Path) -> None:
+    """And every step is one of our kernels, without copies from one layout to another."""
     expected, model = fixture_of(name), build(name)
     fill_weights(model, name, expected["state"], tmp_path)
     x = torch.from_numpy(fill.input_array(tuple(expected["input"]["shape"]), expected["input"]["seed"]))
@@ -53,5 +55,7 @@ def test_outputs_are_those_of_the_reference(name: str, tmp_path: Path) -> None:
     with torch.inference_mode():
         outputs = optimized(x)
     outputs = outputs if isinstance(outputs, dict) else {"out": outputs}
+    plan = optimized.plan_for(x)
+    assert [node for node in plan.graph.nodes if isinstance(node.kernel, Torch) or node.op == "clone"] == []
     for key, summary in expected["outputs"].items():
         assert fill.relative_error(outputs[key].numpy(), summary) <= 1e-4, key

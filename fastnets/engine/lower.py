@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fastnets.engine.graph import Graph, Node
 from fastnets.engine.kernels import Kernel, Torch, View
+from fastnets.engine.patterns import recognize
 
 Lowered = tuple[Kernel, list[Node]]
 
@@ -56,12 +57,13 @@ SAME |= {"feature_dropout", "feature_alpha_dropout"}
 
 def lower(graph: Graph, context: Context) -> None:
     """Give every node a kernel, and remove those that only name another's value."""
+    recognize(graph)
     graph.drop_dead()
     extra = {node.args["self"] for node in graph.nodes if node.op == "getitem" and node.args["index"] > 0}
     for node in list(graph.nodes):
         if node.op == "input":
             continue
-        if node.op in SAME or _keeps_dtype(node):
+        if node.op in SAME or _keeps_dtype(node) or _pads_nothing(node):
             graph.redirect(node, node.args["self" if "self" in node.args else "input"])
         elif node.op == "getitem":
             _part(node, graph)
@@ -77,6 +79,10 @@ def lower(graph: Graph, context: Context) -> None:
 def _keeps_dtype(node: Node) -> bool:
     source = node.args.get("self")
     return node.op in ("_to_copy", "to", "type_as") and isinstance(source, Node) and source.dtype == node.dtype
+
+
+def _pads_nothing(node: Node) -> bool:
+    return node.op in ("pad", "constant_pad_nd") and not any(node.args["pad"])
 
 
 def _part(node: Node, graph: Graph) -> None:

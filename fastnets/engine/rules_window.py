@@ -15,6 +15,8 @@ from fastnets.ops.channel_norm import OP as CHANNEL_NORM
 from fastnets.ops.channel_norm import ChannelNormCall
 from fastnets.ops.norm import OP as NORM
 from fastnets.ops.norm import NormCall
+from fastnets.ops.pad import MODES, PadCall
+from fastnets.ops.pad import OP as PAD
 from fastnets.ops.pool import OP as POOL
 from fastnets.ops.pool import PoolCall
 from fastnets.ops.resize import OP as RESIZE
@@ -99,6 +101,20 @@ def upsample(node: Node, context: Context) -> Lowered | str:
     return OpKernel(RESIZE, call), [x]
 
 
+@rule("pad", *(f"{kind}_pad{n}d" for kind in ("reflection", "replication") for n in (1, 2, 3)))
+def border(node: Node, context: Context) -> Lowered | str:
+    args, x = node.args, node.args["self"]
+    names = {"reflection": "reflect", "replication": "replicate"}
+    mode = args["mode"] if node.op == "pad" else names[node.op.split("_")[0]]
+    widths, axes = list(args["pad" if node.op == "pad" else "padding"]), len(x.shape) - 2
+    if mode not in MODES:
+        return f"there is no kernel for padding in mode {mode}"
+    if not 1 <= axes <= 3 or len(widths) != 2 * axes or min(widths) < 0:
+        return "the kernel pads all spatial axes of (N, C, *spatial), and crops none"
+    pairs = [(widths[2 * axis], widths[2 * axis + 1]) for axis in reversed(range(axes))]
+    return OpKernel(PAD, PadCall(_NONE, tuple(width for pair in pairs for width in pair), mode)), [x]
+
+
 def _vectors(*values: Any) -> bool:
     return all(value is None or isinstance(value, Tensor) for value in values)
 
@@ -140,6 +156,16 @@ def layer_norm(node: Node, context: Context) -> Lowered | str:
     axis = 1 if len(x.shape) == 2 else -1
     terms = Terms(args["weight"], args["bias"])
     return OpKernel(CHANNEL_NORM, call, takes=takes, channel_axis=axis, terms=terms), [x]
+
+
+@rule("local_response_norm")
+def local_response(node: Node, context: Context) -> Lowered | str:
+    args, x = node.args, node.args["input"]
+    if not 3 <= len(x.shape) <= 5:
+        return f"the input has {len(x.shape)} axes; the kernel takes 3 to 5"
+    numbers = tuple(float(args[name]) for name in ("size", "alpha", "beta", "k"))
+    call = ChannelNormCall(_NONE, "local_response", numbers)
+    return OpKernel(CHANNEL_NORM, call, takes={"activation": "activation"}), [x]
 
 
 @rule("softmax", "_softmax")

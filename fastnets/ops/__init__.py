@@ -14,6 +14,7 @@ from fastnets.ops.grid_sample import grid_sample
 from fastnets.ops.linear import PackedLinear, linear
 from fastnets.ops.nms import nms
 from fastnets.ops.norm import batch_norm, group_norm, instance_norm, moments
+from fastnets.ops.pad import pad
 from fastnets.ops.pool import avg_pool, global_avg_pool, global_max_pool, max_pool
 from fastnets.ops.resize import resize
 from fastnets.ops.roi_align import roi_align
@@ -46,6 +47,7 @@ __all__ = [
     "moments",
     "multiply",
     "nms",
+    "pad",
     "prelu",
     "resize",
     "roi_align",

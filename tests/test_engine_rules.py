@@ -1,0 +1,66 @@
+"""What the engine makes of operations that torch writes in several ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from harness import poisoned, relative_error
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from fastnets.engine import optimize
+
+
+class Between(nn.Module):
+    """A function between two convolutions."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], channels: int = 4) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.before, self.function, self.after = nn.Conv2d(3, 4, 1), function, nn.Conv2d(channels, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.after(self.function(self.before(x)))
+        return y
+
+
+CONV = "conv product"
+CASES: dict[str, tuple[Between, list[str]]] = {
+    "local response norm": (Between(nn.LocalResponseNorm(3, alpha=0.5, k=2.0)), [CONV, "channel_norm", CONV]),
+    "local response norm of even size": (Between(nn.LocalResponseNorm(4, alpha=0.5)), [CONV, "channel_norm", CONV]),
+    "one slope": (Between(nn.PReLU()), [f"{CONV} + leaky", CONV]),
+    "a slope a channel": (Between(nn.PReLU(4)), [CONV, "combine", CONV]),
+    "reflection": (Between(nn.ReflectionPad2d((1, 2, 0, 3))), [CONV, "pad", CONV]),
+    "replication": (Between(nn.ReplicationPad2d(2)), [CONV, "pad", CONV]),
+    "circular": (Between(lambda x: F.pad(x, (1, 0, 2, 3), mode="circular")), [CONV, "pad", CONV]),
+    "no padding": (Between(lambda x: torch.cat([F.pad(x, (0, 0, 0, 0), mode="replicate"), x.relu()], 1), 8),
+                   [CONV, "activation + relu", CONV]),
+    "adaptive maximum": (Between(nn.AdaptiveMaxPool2d((3, 1))), [CONV, "pool", CONV]),
+    "mean": (Between(lambda x: x.mean((2, 3))[..., None, None]), [CONV, "pool", CONV]),
+    "unequal windows": (Between(nn.AdaptiveMaxPool2d(4)),
+                        [CONV, "torch adaptive_max_pool2d", "torch getitem", CONV]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_steps(name: str) -> None:
+    model, steps = CASES[name]
+    x = torch.randn(2, 3, 6, 5, generator=torch.Generator().manual_seed(0))
+    with poisoned(), torch.inference_mode():
+        optimized = optimize(model.eval(), x)
+        assert relative_error(optimized(x), model.double()(x.double())) <= 1e-6
+    assert [row.kernel for row in optimized.explain(runs=1).rows] == steps
+
+
+class Indices(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        values, indices = F.adaptive_max_pool2d(x, 2, return_indices=True)
+        return values, indices
+
+
+def test_further_results_of_an_operation() -> None:
+    x = torch.randn(1, 3, 6, 4)
+    for actual, expected in zip(optimize(Indices().eval(), x)(x), Indices()(x), strict=True):
+        assert torch.equal(actual, expected)
