@@ -346,7 +346,7 @@ __attribute__((noinline)) void run_segment(const Work<T>& work, const Place<T>& 
       }
     } else if (lanes == Vec::width && work.inside) {
       run_vector<Pattern, kRows, kCount, true>(work, WholeVector{channel}, v, place, epilogue);
-    } else if (lanes > Half::width || Half::width == Vec::width) {
+    } else if (lanes > kHalf || kHalf == Vec::width) {
       run_vector<Pattern, kRows, kCount, false>(work, PartOf<Vec>{channel, lanes}, v, place, epilogue);
     } else {
       run_vector<Pattern, kRows, kCount, false>(work, PartOf<Half>{channel, lanes}, v, place, epilogue);

@@ -24,6 +24,7 @@ from fastnets.engine.kernels import (
     Whole,
 )
 from fastnets.engine.rules_pointwise import pointwise
+from fastnets.ops.layout import KERNEL_DTYPES
 
 Layouts = dict[Node, Tensor]
 

@@ -21,6 +21,8 @@ from fastnets.engine.graph import Graph, Node
 from fastnets.engine.kernels import Concat, Torch, View
 from fastnets.engine.layout import Layouts, lay_out
 from fastnets.engine.storage import Storage, assign
+from fastnets.ops.layout import KERNEL_DTYPES
+from fastnets.ops.relayout import relayout_into
 
 
 @dataclass
@@ -126,6 +128,8 @@ class Instance:
         if same and value.dtype == layout.dtype and value.device.type == "cpu" and not returned:
             return value.detach()
         target = _empty(layout) if returned else self.staging[node]
+        if 3 <= value.dim() <= 5 and value.dtype in KERNEL_DTYPES and value.device.type == "cpu":
+            return relayout_into(value.detach(), target)
         return target.copy_(value.detach())
 
     def tensor(self, node: Node) -> Tensor:
