@@ -23,6 +23,7 @@ namespace {
 
 constexpr int kSegment = 8;  // with 5 weights and an input, 14 of 16 registers (AVX2)
 constexpr int64_t kOutside = -1;
+constexpr int kHalf = Half::width;
 constexpr int kPair = Vec::width == 16 ? 2 : 1;  // rows that run together: AVX2 lacks the registers
 
 FASTNETS_INLINE int64_t common_divisor(int64_t a, int64_t b) {
