@@ -73,6 +73,21 @@ def _unet(dims: int, channels: int, width: int) -> nn.Module:
     return create_model("unet", dims=dims, in_channels=channels, num_classes=2, width=width)
 
 
+def _torchvision(name: str) -> nn.Module:
+    """A network of torchvision, whose operators must be declared where its compiled part does not fit torch."""
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, operator):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import torchvision
+
+    model: nn.Module = torchvision.models.get_model(name, weights=None)
+    _LIBRARIES.append(library)  # its operators go with it
+    return model
+
+
+_LIBRARIES: list[torch.library.Library] = []
+
 NETWORKS = [
     Network("vgg16 features", (1, 3, 224, 224), lambda: nn.Sequential(create_model("vgg16").features)),
     Network("unet 2d", (1, 3, 512, 512), lambda: _unet(2, 3, 64)),
@@ -87,6 +102,8 @@ NETWORKS = [
     Network("xception", (1, 3, 299, 299), lambda: create_model("xception")),
     Network("inception_resnet_v2", (1, 3, 299, 299), lambda: create_model("inception_resnet_v2")),
     Network("vgg16", (1, 3, 224, 224), lambda: create_model("vgg16")),
+    Network("resnet50 of torchvision", (1, 3, 224, 224), lambda: _torchvision("resnet50")),
+    Network("densenet121 of torchvision", (1, 3, 224, 224), lambda: _torchvision("densenet121")),
     Network("resnet50 batch 8", (8, 3, 224, 224), lambda: create_model("resnet50")),
     Network("mobilenet_v2 batch 8", (8, 3, 224, 224), lambda: create_model("mobilenet_v2")),
     Network("densenet121 batch 8", (8, 3, 224, 224), lambda: create_model("densenet121")),
