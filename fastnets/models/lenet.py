@@ -197,7 +197,6 @@ ENTRIES = (
         parameters=61_706,
         dims=(2, 3),
         reference="the paper's layer sizes, without its sub-sampling, connection table and output units",
-        headline="MNIST test error about 1 % (as the paper's 0.95 %)",
         transform=DIGITS,
     ),
 )
