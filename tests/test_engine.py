@@ -13,7 +13,8 @@ from torch import nn
 
 import fastnets
 from fastnets.engine import Optimized, optimize
-from fastnets.engine.kernels import Separable, Torch
+from fastnets.engine.kernels import Torch
+from fastnets.engine.kernels_conv import Separable
 from fastnets.errors import InputError
 
 

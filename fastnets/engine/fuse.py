@@ -8,7 +8,8 @@ from math import prod
 from torch import Tensor
 
 from fastnets.engine.graph import Graph, Node, only_user
-from fastnets.engine.kernels import Conv, Linear, OpKernel, Separable, Terms, Torch, View, Whole
+from fastnets.engine.kernels import OpKernel, Terms, Torch, View
+from fastnets.engine.kernels_conv import Conv, Linear, Separable, Whole
 from fastnets.engine.lower import Context
 from fastnets.ops.activation import OP as ACTIVATION
 from fastnets.ops.conv_arguments import Window

@@ -10,19 +10,8 @@ import torch
 from torch import Tensor
 
 from fastnets.engine.graph import Graph, Node
-from fastnets.engine.kernels import (
-    Concat,
-    Conv,
-    Kernel,
-    Linear,
-    OpKernel,
-    Separable,
-    Terms,
-    Torch,
-    Transposed,
-    View,
-    Whole,
-)
+from fastnets.engine.kernels import Concat, Kernel, OpKernel, Terms, Torch, View
+from fastnets.engine.kernels_conv import Conv, Linear, Separable, Transposed, Whole
 from fastnets.engine.rules_pointwise import pointwise
 from fastnets.ops.layout import KERNEL_DTYPES
 

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from fastnets.engine.graph import Node
-from fastnets.engine.kernels import Conv, Kernel, Linear, Separable, Terms, Transposed
+from fastnets.engine.kernels import Kernel, Terms
+from fastnets.engine.kernels_conv import Conv, Linear, Separable, Transposed
 from fastnets.engine.lower import Context, Lowered, rule
 from fastnets.ops.conv_arguments import Window
 from fastnets.ops.epilogue import Activation
