@@ -25,7 +25,7 @@ class _Side:
         self.graph = graph
         self.steps: list[Step] = []
         self.new: list[int] = []  # old index -> new index
-        self.alias: dict[int, int] = {}  # an inserted step -> what it repeats
+        self.alias: dict[int, int] = {}  # a step that repeats another -> that one
 
     @property
     def current(self) -> Step | None:
@@ -35,6 +35,8 @@ class _Side:
         """The current step goes next, with renumbered arguments."""
         step = self.current
         assert step is not None
+        if step.op == "alias":  # its readers read the original
+            self.alias[len(self.steps)] = args["self"].index
         self.new.append(len(self.steps))
         self.steps.append(replace(step, args=args))
 
