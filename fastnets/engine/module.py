@@ -134,11 +134,16 @@ class Optimized(nn.Module):
         loaded._graphs = load(Path(path))
         return loaded
 
-    def refresh(self) -> None:
-        """Take over the weights that the original module has now."""
+    def release(self) -> None:
+        """Free the plans and the packed weights; the next call makes them anew, without tracing."""
         with self._lock:
             self._context = Context()
             self._plans.clear()
+
+    def refresh(self) -> None:
+        """Take over the weights that the original module has now."""
+        with self._lock:
+            self.release()
             if self.original is not None:
                 self._graphs.clear()
             self._weights = _counted(self.original)

@@ -27,8 +27,6 @@ from .grid import ResizedGrid, StreamedGrid, check_fits, make_grid, spatial_axes
 
 # What a run holds beside its tiles: decoded segments of the image, the writers' bands.
 RESERVE = 20_000_000
-# Beside that, what tracing a network for the kernels and packing its weights took (nuclei_demo, brain_unet3d).
-ENGINE_RESERVE = 40_000_000
 STORE_CHUNK = 512  # the writers read bands of 512 rows
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
 
@@ -170,7 +168,7 @@ def _predict_one(
         grid = make_grid(reader, recipe, model)
         prepared = time.perf_counter() - begin
         planning = time.perf_counter()
-        reserve = RESERVE + grid.restore_bytes + (ENGINE_RESERVE if isinstance(network, Optimized) else 0)
+        reserve = RESERVE + grid.restore_bytes
         plan = make_plan(network, grid.shape, tile=tile, max_ram=max_ram, reserve=reserve)
         planned = time.perf_counter() - planning
         steps = len(plan)
@@ -185,7 +183,10 @@ def _predict_one(
             report("network", done, steps)
 
         report("network", 0, steps)
+        return_freed_memory()  # of tracing
         seconds = run_tiles(network, plan, grid.read, save, reduce=store.reduce)
+        if isinstance(network, Optimized):
+            network.release()
         return_freed_memory()  # the writers come on top
         written = time.perf_counter()
         label_map = store.label_map(model)

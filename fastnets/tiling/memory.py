@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import re
 import threading
 from contextlib import suppress
@@ -67,6 +68,7 @@ def _share_heaps() -> None:
 
 def return_freed_memory() -> None:
     """Gives what the process has freed back to the system: glibc keeps it for later else."""
+    gc.collect()  # traced programs are cycles
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
