@@ -13,13 +13,16 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import queue
+import signal
 import statistics
 import subprocess
 import sys
 import threading
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +101,12 @@ class Worker:
     def _start(self) -> None:
         command = [sys.executable, __file__, "--worker", self.library, "--threads", str(self.threads)]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
         )
         self.answers: queue.Queue[str] = queue.Queue()
         threading.Thread(target=self._read, args=(self.process, self.answers), daemon=True).start()
@@ -127,7 +135,9 @@ class Worker:
         self._start()
 
     def close(self) -> None:
-        self.process.kill()
+        """Ends it with what it started: a converter that goes on would disturb the measurements."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 

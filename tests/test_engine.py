@@ -306,3 +306,12 @@ def test_bfloat16_is_near(tmp_path: Path) -> None:
     assert torch.equal(Optimized.load(tmp_path / "small.safetensors", dtype="bf16")(image(2)), y)
     with pytest.raises(InputError, match="pass one of fp32, bf16"):
         optimize(model, image(), dtype="fp8")  # type: ignore[arg-type]
+
+
+@torch.no_grad()
+def test_a_flattened_image_of_another_form_reads_its_weights_in_another_order() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(4 * 7 * 3, 5)).eval()
+    optimized = Optimized(model)
+    for size in ((7, 3), (3, 7), (7, 3)):
+        x = torch.randn(2, 3, *size)
+        assert_same(optimized(x), model(x))

@@ -10,15 +10,14 @@ from torch import Tensor
 from fastnets.engine.graph import Graph, Node, only_user
 from fastnets.engine.kernels import OpKernel, Terms, Torch, View
 from fastnets.engine.kernels_conv import Conv, Linear, Separable, Whole
-from fastnets.engine.lower import Context
 from fastnets.ops.activation import OP as ACTIVATION
 from fastnets.ops.conv_arguments import Window
 
 
-def fuse(graph: Graph, context: Context) -> None:
+def fuse(graph: Graph) -> None:
     """Apply all passes."""
     for node in list(graph.nodes):
-        _flatten_into_linear(graph, node, context)
+        _flatten_into_linear(node)
     for node in list(graph.nodes):
         _zeros_into_conv(graph, node)
     graph.drop_dead()
@@ -31,7 +30,7 @@ def fuse(graph: Graph, context: Context) -> None:
     graph.drop_dead()
 
 
-def _flatten_into_linear(graph: Graph, node: Node, context: Context) -> None:
+def _flatten_into_linear(node: Node) -> None:
     """A linear layer on a flattened image is a convolution of the image's size: channels-last needs no copy."""
     if type(node.kernel) is not Linear or not isinstance(node.inputs[0].kernel, View):
         return
@@ -41,7 +40,9 @@ def _flatten_into_linear(graph: Graph, node: Node, context: Context) -> None:
     shape = (node.shape[1], *image.shape[1:])
     axes = len(image.shape) - 2
     window = Window((1,) * axes, ((0, 0),) * axes, (1,) * axes)
-    node.kernel = Whole(kernel.weight.reshape(shape), window, 1, kernel.packs, terms=kernel.terms)
+    # Another size of image with as many pixels reads the same weight in another order.
+    packs = kernel.packs.setdefault(shape, {})
+    node.kernel = Whole(kernel.weight.reshape(shape), window, 1, packs, terms=kernel.terms)
     node.inputs = [image]
 
 

@@ -24,14 +24,15 @@ Lowered = tuple[Kernel, list[Node]]
 class Context:
     """What rules share: packed weights, by the constant that they were made of."""
 
-    packs: dict[int, dict[Any, Any]] = field(default_factory=dict)
+    packs: dict[tuple[int, int], dict[Any, Any]] = field(default_factory=dict)
     kept: list[Tensor] = field(default_factory=list)  # whose ids are keys of `packs`
 
-    def packs_of(self, weight: Tensor) -> dict[Any, Any]:
-        if id(weight) not in self.packs:
-            self.packs[id(weight)] = {}
+    def packs_of(self, weight: Tensor, groups: int) -> dict[Any, Any]:
+        """Where the packed forms of `weight` are, which layers of as many groups share."""
+        if (id(weight), groups) not in self.packs:
+            self.packs[id(weight), groups] = {}
             self.kept.append(weight)
-        return self.packs[id(weight)]
+        return self.packs[id(weight), groups]
 
 
 Rule = Callable[[Node, Context], Lowered | str]

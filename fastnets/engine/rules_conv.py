@@ -43,7 +43,7 @@ def conv(node: Node, context: Context) -> Lowered | str:
     dilation = _per_axis(args["dilation"], axes)
     padding = _padding(args["padding"], tuple(weight.shape[2:]), dilation)
     window = Window(_per_axis(args["stride"], axes), padding, dilation)
-    kernel = Conv(weight, window, args["groups"], context.packs_of(weight), terms=Terms(shift=bias))
+    kernel = Conv(weight, window, args["groups"], context.packs_of(weight, args["groups"]), terms=Terms(shift=bias))
     return kernel, [x]
 
 
@@ -70,7 +70,7 @@ def linear(node: Node, context: Context) -> Lowered | str:
     if len(x.shape) < 2:
         return "the input has one axis; the kernel needs a batch axis"
     window = Window((1,), ((0, 0),), (1,))
-    kernel = Linear(weight.unsqueeze(-1), window, 1, context.packs_of(weight), terms=Terms(shift=bias))
+    kernel = Linear(weight.unsqueeze(-1), window, 1, context.packs_of(weight, 1), terms=Terms(shift=bias))
     return kernel, [x]
 
 
@@ -89,7 +89,7 @@ def own_conv(node: Node, context: Context) -> Lowered | str:
         return "the weights are computed by the network"
     activation = Activation(args["activation"], tuple(args["parameters"]))
     terms = Terms(shift=bias, residual=residual is not None, activation=activation)
-    kernel = Conv(weight, _window(args), args["groups"], context.packs_of(weight), terms=terms)
+    kernel = Conv(weight, _window(args), args["groups"], context.packs_of(weight, args["groups"]), terms=terms)
     return kernel, [args["x"], *([] if residual is None else [residual])]
 
 
@@ -107,6 +107,7 @@ def own_separable(node: Node, context: Context) -> Lowered | str:
     middle = Terms(args["middle_scale"], args["middle_bias"], activation=between)
     terms = Terms(shift=args["bias"], residual=residual is not None, activation=after)
     plain = Window((1,) * axes, ((0, 0),) * axes, (1,) * axes)
-    first = Conv(depthwise, _window(args), args["x"].shape[1], context.packs_of(depthwise), terms=middle)
-    kernel = Separable(first, Conv(pointwise, plain, 1, context.packs_of(pointwise)), terms=terms)
+    groups = args["x"].shape[1]
+    first = Conv(depthwise, _window(args), groups, context.packs_of(depthwise, groups), terms=middle)
+    kernel = Separable(first, Conv(pointwise, plain, 1, context.packs_of(pointwise, 1)), terms=terms)
     return kernel, [args["x"], *([] if residual is None else [residual])]
