@@ -70,7 +70,6 @@ class PackedInvertedBottleneck:
         between: tuple[_Floats | None, int, float, float],
         after: tuple[_Floats | None, int, float, float],
         residual: _Elements | None,
-        block: int,
         stream: bool,
         nthreads: int,
     ) -> None: ...

@@ -38,7 +38,6 @@ def any_case(draw: st.DrawFn) -> cases.Case:
         biases=draw(st.booleans()),
         residual=draw(st.booleans()),
         activations=(draw(activations), draw(activations), draw(activations)),
-        block=draw(st.sampled_from((None, 1, 50, 200))),
     )
 
 

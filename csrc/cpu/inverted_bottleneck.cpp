@@ -21,8 +21,8 @@ namespace {
 constexpr int64_t kLanes = kPanelVectors * Vec::width;  // channels that are expanded together
 constexpr int64_t kTileBytes = 448 << 10;  // of ring and panel: L2 holds the weights, x and y as well
 constexpr int64_t kLeastColumns = 16;
-constexpr int64_t kHaloShare =
-    8;  // rows of a tile for each one that it expands again, unless threads lack items
+constexpr int64_t kStepPixels = 56;  // four products of the panel; from 28 to 224 all are as fast
+constexpr int64_t kHaloShare = 16;   // a tile has so many input rows for each that the next one expands again
 
 FASTNETS_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
 
@@ -61,12 +61,16 @@ struct Plan {
         row(tile) {
     const ConvShape& s = c.shape;
     pair_rows = row.paired ? 2 : 1;
-    step = most(1, least(row.pairs, c.block / (columns * pair_rows)));
+    step = most(1, least(row.pairs, kStepPixels / (columns * pair_rows)));
     ring_rows = (step * pair_rows - 1) * s.stride[1] + s.kernel[1];
-    const int64_t others = most(1, s.batch * tiles), wanted = threads == 1 ? 1 : 4 * int64_t{threads};
-    const int64_t again = most(1, s.kernel[1] - s.stride[1]);  // input rows that tiles share
-    const int64_t cheap = most(ceil_div(threads, others), s.out[1] * s.stride[1] / (kHaloShare * again));
-    bands = most(1, least(row.pairs, least(ceil_div(wanted, others), cheap)));
+    bands = threads == 1 ? 1 : fitting_bands(threads);
+  }
+  // Two items a thread where tiles are high enough, else one.
+  int64_t fitting_bands(int64_t threads) const {
+    const ConvShape& s = call.shape;
+    const int64_t others = most(1, s.batch * tiles), again = most(1, s.kernel[1] - s.stride[1]);
+    const int64_t items = others * (s.out[1] * s.stride[1] / (kHaloShare * again));
+    return most(1, least(row.pairs, ceil_div(items < 2 * threads ? threads : 2 * threads, others)));
   }
   // Columns of a tile such that all have nearly the same.
   static int64_t fitting_columns(const InvertedBottleneckCall& c) {

@@ -18,7 +18,6 @@ struct InvertedBottleneckCall {
   const float* depthwise;           // packed by pack_grouped
   const void* project;              // packed by pack_product
   Epilogue before, between, after;  // of the three convolutions; the last may have a residual
-  int64_t block;                    // pixels of a panel of depthwise results, about
   bool stream;                      // store past the caches
 };
 

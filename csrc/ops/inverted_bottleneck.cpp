@@ -62,10 +62,10 @@ class PackedInvertedBottleneck {
 
   void run(const py::array& x, const py::array& out, const Axes& stride_of, const Axes& pad,
            const Terms& before, const Terms& between, const Terms& after,
-           const std::optional<py::array>& residual, int64_t block, bool stream, int nthreads) const {
+           const std::optional<py::array>& residual, bool stream, int nthreads) const {
     const ConstAnyPixels from = any_input(x, kOp, "x", element_);
     const AnyPixels to = any_output(out, kOp, "out", element_);
-    require(nthreads >= 1 && block >= 1, "inverted_bottleneck: nthreads and block must be 1 or more");
+    require(nthreads >= 1, "inverted_bottleneck: nthreads must be 1 or more");
     require(from.channels == cin_ && to.channels == cout_ && from.batch == to.batch,
             "inverted_bottleneck: x has shape " + shape_text(x) + " and out " + shape_text(out) + ": pass " +
                 std::to_string(cin_) + " and " + std::to_string(cout_) + " channels, and one batch");
@@ -91,7 +91,6 @@ class PackedInvertedBottleneck {
     call.before = terms_of(before, middle, std::nullopt);
     call.between = terms_of(between, middle, std::nullopt);
     call.after = terms_of(after, to, residual);
-    call.block = block;
     call.stream = stream && can_stream(call.y, call.y_stride, cout_, FASTNETS_CALL(conv_lanes)(), call.after);
     if (out.size() == 0) return;
     if (s.out_pixels() * middle_ * (cin_ + cout_ + s.taps()) < kParallelProducts) nthreads = 1;
@@ -126,7 +125,7 @@ void register_inverted_bottleneck(py::module_& m) {
       .def_property_readonly("bytes", &PackedInvertedBottleneck::bytes)
       .def("run", &PackedInvertedBottleneck::run, py::arg("x"), py::arg("out"), py::arg("stride"),
            py::arg("pad"), py::arg("before"), py::arg("between"), py::arg("after"), py::arg("residual"),
-           py::arg("block"), py::arg("stream"), py::arg("nthreads"));
+           py::arg("stream"), py::arg("nthreads"));
 }
 
 }  // namespace fastnets

@@ -23,8 +23,6 @@ from fastnets.ops.layout import (
     threads,
 )
 
-_PANEL_BYTES = 256 << 10  # of depthwise results, beside the expanded rows in a core's L2
-_LEAST_PIXELS, _MOST_PIXELS = 28, 112
 _STREAM_BYTES = 16 << 20  # an output that is larger leaves the caches before it is read again
 
 
@@ -45,7 +43,6 @@ class InvertedBottleneckCall:
     middle_activation: Activation = field(default_factory=Activation)
     activation: Activation = field(default_factory=Activation)
     out: Tensor | None = None
-    block: int | None = None
 
     @property
     def out_shape(self) -> tuple[int, ...]:
@@ -69,7 +66,6 @@ class PackedInvertedBottleneck:
         padding: zeros on both sides of each axis of what `depthwise` reads: one number, two, or pairs (before, after).
         expand_activation, middle_activation, activation, and their parameters: of the results of the three; see
             fastnets.ops.epilogue.
-        block: pixels whose depthwise results are made before they are projected; None fits them into the cache.
 
     Raises:
         InputError: the arguments do not fit together.
@@ -92,7 +88,6 @@ class PackedInvertedBottleneck:
         middle_parameters: Sequence[float] = (),
         activation: str = "none",
         parameters: Sequence[float] = (),
-        block: int | None = None,
     ) -> None:
         if expand.dtype not in KERNEL_DTYPES or expand.device.type != "cpu":
             raise InputError(
@@ -111,7 +106,6 @@ class PackedInvertedBottleneck:
             expand_activation=activation_of("inverted_bottleneck", expand_activation, expand_parameters),
             middle_activation=activation_of("inverted_bottleneck", middle_activation, middle_parameters),
             activation=activation_of("inverted_bottleneck", activation, parameters),
-            block=block,
         )
         check_weights(self._call)
         self._packed = pack(self._call)
@@ -159,8 +153,6 @@ def check_weights(call: InvertedBottleneckCall) -> None:
         tensor: Tensor | None = getattr(call, name)
         if tensor is not None and tensor.shape != (size,):
             raise InputError(f"inverted_bottleneck: {name} has shape {tuple(tensor.shape)}: pass ({size},)")
-    if call.block is not None and call.block < 1:
-        raise InputError(f"inverted_bottleneck: block is {call.block}: pass 1 or more, or None")
 
 
 def check(call: InvertedBottleneckCall) -> None:
@@ -214,7 +206,6 @@ def run(call: InvertedBottleneckCall, packed: _C.PackedInvertedBottleneck) -> Te
     """The result of `call` by weights that `pack` made of its own."""
     stride, padding = call.window.stride, call.window.padding
     out = empty_channels_last(call.x, call.out_shape) if call.out is None else call.out
-    fitting = _PANEL_BYTES // (call.x.element_size() * len(call.depthwise))
     first, middle, after = (
         (floats_of(bias), activation.number, activation.alpha, activation.beta)
         for bias, activation in (
@@ -232,7 +223,6 @@ def run(call: InvertedBottleneckCall, packed: _C.PackedInvertedBottleneck) -> Te
         between=middle,
         after=after,
         residual=None if call.residual is None else array5(channels_last(call.residual)),
-        block=call.block or min(_MOST_PIXELS, max(_LEAST_PIXELS, fitting)),
         stream=out.element_size() * out.numel() > _STREAM_BYTES,
         nthreads=threads(),
     )
