@@ -31,6 +31,7 @@ class PackedConv:
         activation: int,
         alpha: float,
         beta: float,
+        moments: NDArray[np.float64] | None,
         block: int,
         share: bool,
         stream: bool,

@@ -33,6 +33,7 @@ struct Epilogue {
   int64_t residual_stride[4] = {0, 0, 0, 0};  // in elements: image, z, y, x
   Activation activation = Activation::none;
   float alpha = 0.0F, beta = 0.0F;
+  double* moments = nullptr;  // [batch][channels][2]: mean and variance of the results go here; by Winograd
 };
 
 }  // namespace fastnets

@@ -11,6 +11,7 @@
 #include "common/scratch.h"
 #include "cpu/conv.h"
 #include "cpu/micro_kernel.h"
+#include "cpu/moments.h"
 #include "cpu/winograd_transforms.h"
 
 namespace fastnets {
@@ -70,15 +71,19 @@ struct Plan {
   int64_t blocks() const { return (tiles + call.block - 1) / call.block; }
   int64_t v_floats() const { return channel_blocks * block_stride; }
   int64_t start_count() const { return axis_tiles[0] + axis_tiles[1] + axis_tiles[2]; }
-  int64_t shared_bytes() const { return call.share ? slice_bytes<float>(v_floats()) : 0; }
+  int64_t shared_bytes() const {
+    return slice_bytes<float>(sums_floats()) + (call.share ? slice_bytes<float>(v_floats()) : 0);
+  }
+  int64_t sums_floats() const { return call.epilogue.moments == nullptr ? 0 : tiles * 3 * s.cout; }
   int64_t private_bytes() const {
     return (call.share ? 0 : slice_bytes<float>(v_floats())) + slice_bytes<float>(xis * product_stride) +
            slice_bytes<float>(channel_blocks * Vec::width) + slice_bytes<int64_t>(start_count());
   }
 };
 
-// Memory of a thread; V may be that of all.
+// Memory of a thread; V may be that of all, and the sums of tiles are.
 struct Own {
+  float* sums;  // [tiles][3][cout]
   float* v;
   float* m;
   float* zeros;        // [cin]
@@ -89,6 +94,7 @@ Own take_memory(const Plan& plan, void* scratch, int thread) {
   Arena shared(scratch);
   Arena arena(scratch, plan.shared_bytes() + thread * plan.private_bytes());
   Own own{};
+  own.sums = shared.take<float>(plan.sums_floats());
   own.v = (plan.call.share ? shared : arena).take<float>(plan.v_floats());
   own.m = arena.take<float>(plan.xis * plan.product_stride);
   own.zeros = arena.take<float>(plan.channel_blocks * Vec::width);
@@ -116,6 +122,12 @@ FASTNETS_INLINE Tile tile_at(const Plan& plan, const Own& own, int64_t index) {
   }
   tile.image = index;
   return tile;
+}
+
+// How many outputs along an axis a tile makes whose first one is `at`.
+FASTNETS_INLINE int64_t outputs_at(const Plan& plan, int axis, int64_t at) {
+  const int64_t step = plan.s.dilation[axis];
+  return least(plan.kind.outputs[axis], (plan.s.out[axis] - at + step - 1) / step);
 }
 
 // The pixels of x under a tile, in the order of its points.
@@ -194,12 +206,13 @@ void run_panel(const Plan& plan, const Own& own, int64_t group, int64_t panel, i
       target.stride[axis] = step * call.y_stride[axis + 1];
       if (target.residual != nullptr) target.residual += tile.at[axis] * epilogue.residual_stride[axis + 1];
       target.residual_stride[axis] = step * epilogue.residual_stride[axis + 1];
-      target.size[axis] =
-          least(plan.kind.outputs[axis], (plan.s.out[axis] - tile.at[axis] + step - 1) / step);
+      target.size[axis] = outputs_at(plan, axis, tile.at[axis]);
     }
     target.channel = group * plan.cout + done;
     target.lanes = lanes;
     target.stream = call.stream;
+    target.sums = epilogue.moments == nullptr ? nullptr : own.sums + (first + t) * 3 * plan.s.cout;
+    target.channels = plan.s.cout;
     plan.kind.output(own.m + t * vectors * Vec::width, plan.product_stride, target, epilogue);
     if (!more) continue;
     for (int64_t z = 0; z < target.size[0]; ++z) {
@@ -243,6 +256,32 @@ void run_shared_blocks(const Plan& plan, const Own& own, ThreadContext& context)
   }
 }
 
+// Mean and variance of each image from the sums of its tiles, some channels an item.
+void join_tiles(const Plan& plan, const Own& own, ThreadContext& context) {
+  constexpr int64_t kChannels = 16;
+  const int64_t cout = plan.s.cout, parts = (cout + kChannels - 1) / kChannels;
+  const int64_t tiles = plan.s.batch == 0 ? 0 : plan.tiles / plan.s.batch;
+  for (int64_t item; (item = next_item(context)) < plan.s.batch * parts;) {
+    const int64_t image = item / parts, channel = item % parts * kChannels;
+    const int64_t channels = least(kChannels, cout - channel);
+    double mean[kChannels] = {}, m2[kChannels] = {};
+    int64_t pixels = 0;
+    for (int64_t i = image * tiles; i < (image + 1) * tiles; ++i) {
+      const Tile tile = tile_at(plan, own, i);
+      int64_t outputs = 1;
+      for (int axis = 0; axis < 3; ++axis) outputs *= outputs_at(plan, axis, tile.at[axis]);
+      const float* const sums = own.sums + i * 3 * cout + channel;
+      join_run(mean, m2, pixels, sums, sums + cout, sums + 2 * cout, outputs, channels);
+      pixels += outputs;
+    }
+    double* moments = plan.call.epilogue.moments + 2 * (image * cout + channel);
+    for (int64_t c = 0; c < channels; ++c, moments += 2) {
+      moments[0] = mean[c], moments[1] = m2[c] / static_cast<double>(pixels);
+    }
+  }
+  finish(context);
+}
+
 }  // namespace
 }  // namespace FASTNETS_LEVEL
 
@@ -260,6 +299,7 @@ void FASTNETS_ENTRY(conv_winograd)(const ConvCall& call, void* scratch, ThreadCo
   } else {
     run_own_blocks(plan, own, context);
   }
+  if (call.epilogue.moments != nullptr) join_tiles(plan, own, context);
 }
 
 }  // namespace fastnets

@@ -223,12 +223,32 @@ struct TileTarget {
   int64_t size[3];  // less than a whole tile at the end of an axis
   int64_t channel, lanes;
   bool stream;
+  float* sums;  // null, or for the sums of the tile's outputs: [3][channels], as join_run takes them
+  int64_t channels;
+};
+
+// Of the outputs of a tile: the first one, the sum of the differences from it, and that of their squares. A
+// first one that is an outlier costs digits of this tile's variance, but not of the other tiles'.
+template <class V>
+struct TileSums {
+  V center, sum, square;
+  FASTNETS_INLINE void start(V first) { center = first, sum = square = V::set(0.0F); }
+  FASTNETS_INLINE void add(V v) {
+    const V d = v - center;
+    sum = sum + d, square = fma(d, d, square);
+  }
+  FASTNETS_INLINE void store(const TileTarget& t, int64_t channel, int lanes) const {
+    center.store(t.sums + channel, lanes);
+    sum.store(t.sums + t.channels + channel, lanes);
+    square.store(t.sums + 2 * t.channels + channel, lanes);
+  }
 };
 
 // One row of outputs along x through the epilogue.
 template <int kX, class V>
 FASTNETS_INLINE void store_line(const V* line, const TileTarget& t, int64_t z, int64_t y, int64_t channel,
-                                int lanes, const ChannelTermsOf<V>& terms, const ClampOf<V>& clamp) {
+                                int lanes, const ChannelTermsOf<V>& terms, const ClampOf<V>& clamp,
+                                TileSums<V>& sums) {
   float* to = t.y + z * t.stride[0] + y * t.stride[1] + channel;
   const float* residual = t.residual == nullptr
                               ? nullptr
@@ -241,16 +261,24 @@ FASTNETS_INLINE void store_line(const V* line, const TileTarget& t, int64_t z, i
 #pragma GCC unroll 8
       for (int x = 0; x < kX; ++x) clamp(terms(line[x])).store(to + x * t.stride[2], lanes);
     }
+    if (t.sums == nullptr) return;
+    if (z == 0 && y == 0) sums.start(clamp(terms(line[0])));
+#pragma GCC unroll 8
+    for (int x = 0; x < kX; ++x) sums.add(clamp(terms(line[x])));
     return;
   }
   for (int64_t x = 0; x < t.size[2]; ++x) {
     V v = terms(line[x]);
     if (residual != nullptr) v = v + V::load(residual + x * t.residual_stride[2], lanes);
+    v = clamp(v);
     if (t.stream) {
-      clamp(v).stream(to + x * t.stride[2]);
+      v.stream(to + x * t.stride[2]);
     } else {
-      clamp(v).store(to + x * t.stride[2], lanes);
+      v.store(to + x * t.stride[2], lanes);
     }
+    if (t.sums == nullptr) continue;
+    if (z == 0 && y == 0 && x == 0) sums.start(v);
+    sums.add(v);
   }
 }
 
@@ -262,6 +290,7 @@ FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const
   constexpr int kPlane = kPy * kPx;
   const ClampOf<V> clamp(epilogue);
   const ChannelTermsOf<V> terms(epilogue, channel, lanes);
+  TileSums<V> sums{};
   alignas(64) V tile[kPz > 1 ? kZ * kPlane : 1];
   if (kPz > 1) {
     for (int i = 0; i < kPlane; ++i) {
@@ -291,9 +320,10 @@ FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const
 #pragma GCC unroll 8
       for (int x = 0; x < kPx; ++x) line[x] = plane[y * kPx + x];
       Axis<kX>::output(line);
-      store_line<kX>(line, t, z, y, channel, lanes, terms, clamp);
+      store_line<kX>(line, t, z, y, channel, lanes, terms, clamp, sums);
     }
   }
+  if (t.sums != nullptr) sums.store(t, channel, lanes);
 }
 
 // m[xi * xi_stride + lane]: the products of a tile with a panel, of which t.lanes are channels.

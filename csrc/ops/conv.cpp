@@ -81,8 +81,8 @@ class PackedConv {
 
   void run(const py::array& x, const py::array& out, const Axes& stride_of, const Axes& pad,
            const Axes& dilation, const std::optional<py::array>& scale, const std::optional<py::array>& shift,
-           const std::optional<py::array>& residual, int activation, float alpha, float beta, int64_t block,
-           bool share, bool stream, int nthreads) {
+           const std::optional<py::array>& residual, int activation, float alpha, float beta,
+           const std::optional<py::array>& moments, int64_t block, bool share, bool stream, int nthreads) {
     const ConstAnyPixels from = any_input(x, kOp, "x", element_);
     const AnyPixels to = any_output(out, kOp, "out", element_);
     require(nthreads >= 1 && block >= 1, "conv: nthreads and block must be 1 or more");
@@ -114,6 +114,7 @@ class PackedConv {
     const Epilogue given = epilogue_of(to, scale, shift, residual, activation, alpha, beta, kOp);
     call.epilogue = given;
     set_strides(given.residual_stride, order_, call.epilogue.residual_stride);
+    if (moments) call.epilogue.moments = moments_of(*moments, to, call.epilogue.activation);
     call.block = std::max<int64_t>(1, std::min(block, s.out_pixels()));
     call.share = share;
     const int64_t run = algorithm_ == "depthwise" ? cout_ : cout_ / groups_;
@@ -128,6 +129,18 @@ class PackedConv {
   }
 
  private:
+  // Where mean and variance go, (batch, cout, 2).
+  double* moments_of(const py::array& moments, const AnyPixels& y, Activation activation) const {
+    require(algorithm_ == "winograd" && activation <= Activation::clamp,
+            "conv: only winograd makes moments, of results with no activation or one that clamps");
+    require_array<double>(moments, kOp, "moments", 3);
+    require_shape(moments, {y.batch, y.channels, 2}, kOp, "moments", "(batch, cout, 2)");
+    require((moments.flags() & py::array::c_style) != 0 && moments.writeable(),
+            "conv: moments must be contiguous and writeable: pass a new array");
+    retain(moments);
+    return static_cast<double*>(const_cast<void*>(moments.data()));
+  }
+
   static constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
 
   void pack_groups(const ConvWeights& w, int lanes, int nthreads) {
@@ -192,8 +205,8 @@ void register_conv(py::module_& m) {
       .def_property_readonly("bytes", &PackedConv::bytes)
       .def("run", &PackedConv::run, py::arg("x"), py::arg("out"), py::arg("stride"), py::arg("pad"),
            py::arg("dilation"), py::arg("scale"), py::arg("shift"), py::arg("residual"),
-           py::arg("activation"), py::arg("alpha"), py::arg("beta"), py::arg("block"), py::arg("share"),
-           py::arg("stream"), py::arg("nthreads"));
+           py::arg("activation"), py::arg("alpha"), py::arg("beta"), py::arg("moments"), py::arg("block"),
+           py::arg("share"), py::arg("stream"), py::arg("nthreads"));
   m.def("conv_lanes", [] { return FASTNETS_CALL(conv_lanes)(); });
 }
 

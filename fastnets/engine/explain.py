@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastnets import _C
 from fastnets.engine.graph import Node
-from fastnets.engine.kernels import Concat, Torch, View
+from fastnets.engine.kernels import Concat, Moments, Torch, View
 from fastnets.engine.plan import Plan
 
 
@@ -96,7 +96,7 @@ def explain(plan: Plan, inputs: Sequence[Tensor], *, runs: int = 10) -> Explanat
     peak = max(_C.peak_flops(plan.nthreads) for _ in range(5)) / 1e9
     rows: list[Row] = []
     for node in plan.graph.nodes:
-        if node.op == "input" or isinstance(node.kernel, View | Concat):
+        if node.op == "input" or isinstance(node.kernel, View | Concat | Moments):
             continue
         time, flops = seconds.get(node, 0.0), node.kernel.flops(node)
         rate = flops / time / 1e9 if time else 0.0

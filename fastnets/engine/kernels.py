@@ -123,6 +123,14 @@ def _native(op: Op[Any]) -> Any:
 
 
 @dataclass(eq=False)
+class Moments(Kernel):
+    """Memory for the moments of a convolution's result, (N, C, 2): it writes them, and a norm reads them."""
+
+    def emit(self, inputs: list[Tensor], out: Tensor) -> None:
+        """Nothing to record."""
+
+
+@dataclass(eq=False)
 class View(Kernel):
     """Another reading of the memory of the first input: slices, reshapes, permutations, by `apply`."""
 

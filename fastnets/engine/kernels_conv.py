@@ -30,6 +30,7 @@ class Conv(Kernel):
     packs: dict[Any, Any]
     packed: PackedConv | None = field(default=None, init=False)
     config: ConvConfig | None = field(default=None, init=False)
+    moments: bool = field(default=False, init=False)  # the last input is where those of the result go
 
     @property
     def accepts(self) -> frozenset[str]:
@@ -47,12 +48,12 @@ class Conv(Kernel):
 
     def emit(self, inputs: list[Tensor], out: Tensor) -> None:
         residual = inputs[1] if self.terms.residual else None
-        self.run(inputs[0], residual, out)
+        self.run(inputs[0], residual, out, inputs[-1] if self.moments else None)
 
-    def run(self, x: Tensor, residual: Tensor | None, out: Tensor) -> None:
+    def run(self, x: Tensor, residual: Tensor | None, out: Tensor, moments: Tensor | None = None) -> None:
         packed = self.make()
         self.config = packed.prepare(x.shape)
-        packed(x, residual=residual, out=out)
+        packed(x, residual=residual, out=out, moments=moments)
 
     def make(self) -> PackedConv:
         if self.packed is None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastnets.engine.graph import Graph, Node
-from fastnets.engine.kernels import Concat, Kernel, OpKernel, Terms, Torch, View
+from fastnets.engine.kernels import Concat, Kernel, Moments, OpKernel, Terms, Torch, View
 from fastnets.engine.kernels_conv import Conv, InvertedBottleneck, Linear, Separable, Transposed, Whole
 from fastnets.engine.rules_pointwise import pointwise
 from fastnets.ops.layout import KERNEL_DTYPES
@@ -61,7 +61,7 @@ def _choose_axis(node: Node, layouts: Layouts) -> None:
 def _writes_last(node: Node) -> bool:
     """Whether the last axis of the result is the one whose elements lie together."""
     kernel = node.kernel
-    if isinstance(kernel, Linear) or (isinstance(kernel, OpKernel) and kernel.channel_axis == -1):
+    if isinstance(kernel, Linear | Moments) or (isinstance(kernel, OpKernel) and kernel.channel_axis == -1):
         return True
     return isinstance(kernel, Torch) and len(node.shape) not in (4, 5)
 
@@ -81,6 +81,8 @@ def _fresh(node: Node, *, last: bool) -> Tensor:
 def _can_read(node: Node, index: int, layouts: Layouts) -> bool:
     """Whether the kernel of `node` takes its input number `index` as it lies."""
     kernel, x = node.kernel, layouts[node.inputs[index]]
+    if isinstance(node.inputs[index].kernel, Moments):
+        return True
     if isinstance(kernel, Linear):
         return x.is_contiguous()
     if isinstance(kernel, OpKernel):

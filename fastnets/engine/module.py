@@ -18,6 +18,7 @@ from fastnets.engine.explain import Explanation, explain
 from fastnets.engine.fuse import fuse
 from fastnets.engine.graph import Graph
 from fastnets.engine.lower import Context, lower
+from fastnets.engine.moments import share_moments
 from fastnets.engine.plan import Plan, make_plan
 from fastnets.engine.precision import DTYPES, in_bfloat16
 from fastnets.engine.saved import Graphs, load, save
@@ -181,6 +182,8 @@ class Optimized(nn.Module):
             fuse(graph, threads())
             if self.dtype == "bf16":
                 in_bfloat16(graph)
+            else:
+                share_moments(graph)
             return make_plan(graph, threads())
 
     def _weight_versions(self) -> int:

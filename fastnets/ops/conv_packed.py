@@ -80,7 +80,14 @@ class PackedConv:
         """Memory of the packed weights."""
         return sum(packed.bytes for packed in self._packed.values())
 
-    def __call__(self, x: Tensor, *, residual: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    def __call__(
+        self,
+        x: Tensor,
+        *,
+        residual: Tensor | None = None,
+        out: Tensor | None = None,
+        moments: Tensor | None = None,
+    ) -> Tensor:
         """activation(conv(x) * scale + bias + residual), channels-last.
 
         Args:
@@ -88,6 +95,8 @@ class PackedConv:
             residual: the shape of the result.
             out: where to write: the shape of the result, the channels of each pixel together. It may be a slice
                 of the channels of a wider tensor, or a crop of a larger one.
+            moments: (N, Cout, 2) float64 where mean and variance of each channel of the result go, for a norm of it:
+                Winograd makes them along the way.
 
         Raises:
             InputError: a shape, dtype or layout does not fit.
@@ -98,7 +107,7 @@ class PackedConv:
         reason = _tensor_refusal(call) if self.config is None else refusal(call, config.algorithm)
         if reason is not None:
             raise InputError(f"conv: {config.algorithm} cannot run: {reason}")
-        return run(call, self._pack(call, config), self.scale)
+        return run(call, self._pack(call, config), self.scale, moments)
 
     def prepare(self, shape: Sequence[int]) -> ConvConfig:
         """Pack the weights for inputs of `shape`; how they will run."""
@@ -190,9 +199,15 @@ def pack(call: ConvCall, config: ConvConfig) -> _C.PackedConv:
     )
 
 
-def run(call: ConvCall, packed: tuple[_C.PackedConv, ConvConfig], scale: Tensor | None = None) -> Tensor:
-    """The convolution of `call` by weights that `pack` made of its own."""
+def run(
+    call: ConvCall,
+    packed: tuple[_C.PackedConv, ConvConfig],
+    scale: Tensor | None = None,
+    moments: Tensor | None = None,
+) -> Tensor:
+    """The convolution of `call` by weights that `pack` made of its own; its moments as PackedConv has them."""
     weights, config = packed
+    along = config.algorithm == "winograd" and call.activation.clamps  # the kernel makes them along the way
     window = call.window
     out = empty_channels_last(call.x, call.out_shape) if call.out is None else call.out
     residual = None if call.residual is None else array5(channels_last(call.residual))
@@ -208,9 +223,12 @@ def run(call: ConvCall, packed: tuple[_C.PackedConv, ConvConfig], scale: Tensor 
         activation=call.activation.number,
         alpha=call.activation.alpha,
         beta=call.activation.beta,
+        moments=moments.numpy() if moments is not None and along else None,
         block=config.block,
         share=config.share,
         stream=config.stream,
         nthreads=threads(),
     )
+    if moments is not None and not along:
+        _C.moments(x=array5(out), out=moments.numpy(), nthreads=threads())
     return out

@@ -65,6 +65,11 @@ class Activation:
         """The second parameter, or 0."""
         return self.parameters[1] if len(self.parameters) > 1 else 0.0
 
+    @property
+    def clamps(self) -> bool:
+        """Whether it is a lower and an upper bound, or neither."""
+        return self.name in ("none", "relu", "relu6", "clamp")
+
     def __call__(self, x: Tensor) -> Tensor:
         """The activation in torch: any dtype, differentiable."""
         return _KINDS[self.name].function(x, *self.parameters)
