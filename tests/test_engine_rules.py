@@ -37,8 +37,8 @@ CASES: dict[str, tuple[Between, list[str]]] = {
     "circular": (Between(lambda x: F.pad(x, (1, 0, 2, 3), mode="circular")), [CONV, "pad", CONV]),
     "no padding": (Between(lambda x: torch.cat([F.pad(x, (0, 0, 0, 0), mode="replicate"), x.relu()], 1), 8),
                    [CONV, "activation + relu", CONV]),
-    "adaptive maximum": (Between(nn.AdaptiveMaxPool2d((3, 1))), [CONV, "pool", CONV]),
-    "mean": (Between(lambda x: x.mean((2, 3))[..., None, None]), [CONV, "pool", CONV]),
+    "adaptive maximum": (Between(nn.AdaptiveMaxPool2d((3, 1))), [CONV, "pool", "conv planar"]),
+    "mean": (Between(lambda x: x.mean((2, 3))[..., None, None]), [CONV, "pool", "conv planar"]),
     "unequal windows": (Between(nn.AdaptiveMaxPool2d(4)),
                         [CONV, "torch adaptive_max_pool2d", "torch getitem", CONV]),
 }  # fmt: skip
