@@ -45,6 +45,7 @@ small="n2-21to21-6x5-k3x3 or n1-24to40-5x6 or n2-21to24-6x7 or g0-2x21x9x7 or 17
 if [ "$check" = --cpu-check ]; then
   export TRITON_INTERPRET=1
   step values 200 "$python" -P -m pytest -q -p no:cacheprovider tests/kernel_values.py -k n2-21to21-6x5-k3x3
+  step plans 100 "$python" -P -m pytest -q -p no:cacheprovider tests/gpu_plans.py -k "values and dilated"
   step measure 200 "$python" bench/gpu.py "$out" --cpu-check
 elif [ -n "$check" ]; then
   echo "bench/gpu.sh: the second argument is '$check': pass --cpu-check, or none" >&2
@@ -52,6 +53,7 @@ elif [ -n "$check" ]; then
 else
   step install 150 "$python" -m pip install --no-build-isolation --no-deps -e .
   step values 130 "$python" -P -m pytest -q -p no:cacheprovider tests/kernel_values.py
+  step plans 90 "$python" -P -m pytest -q -p no:cacheprovider tests/gpu_plans.py -k "not random"
   step measure 190 "$python" bench/gpu.py "$out" --seconds 180
   sanitize memcheck
   sanitize racecheck

@@ -23,7 +23,9 @@ def test_gpu_bench_dry_run(tmp_path: Path) -> None:
         assert row["note"] == "checked, not timed"
         assert float(row["error"]) <= 1e-5
         assert row["us"] == ""
-    assert "values: ok" in (tmp_path / "summary.txt").read_text(encoding="utf-8")
+    summary = (tmp_path / "summary.txt").read_text(encoding="utf-8")
+    assert "values: ok" in summary
+    assert "plans: ok" in summary
 
 
 def test_gpu_bench_refuses_unknown_arguments(tmp_path: Path) -> None:

@@ -14,8 +14,12 @@ from fastnets.ops.activation import OP as ACTIVATION
 from fastnets.ops.conv_arguments import Window
 
 
-def fuse(graph: Graph) -> None:
-    """Apply all passes."""
+def fuse(graph: Graph, *, widest_pair: int | None = None) -> None:
+    """Apply all passes.
+
+    Args:
+        widest_pair: a depthwise and a 1x1 convolution with more outputs stay two kernels.
+    """
     for node in list(graph.nodes):
         _flatten_into_linear(node)
     for node in list(graph.nodes):
@@ -26,7 +30,8 @@ def fuse(graph: Graph) -> None:
         _residual_into_producer(graph, node)
     graph.drop_dead()
     for node in list(graph.nodes):
-        _pair_separable(graph, node)
+        if widest_pair is None or (len(node.shape) > 1 and node.shape[1] <= widest_pair):
+            _pair_separable(graph, node)
     graph.drop_dead()
 
 
@@ -123,13 +128,13 @@ def _composed(first: Terms, then: Terms, accepts: frozenset[str]) -> Terms | Non
 def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     if a is None or b is None:
         return a if b is None else b
-    return (a.double() * b.double()).float()
+    return (a.double() * b.double().to(a.device)).float()
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     if a is None or b is None:
         return a if b is None else b
-    return (a.double() + b.double()).float()
+    return (a.double() + b.double().to(a.device)).float()
 
 
 def _residual_into_producer(graph: Graph, node: Node) -> None:
