@@ -1,11 +1,13 @@
 #include "plan/pool.h"
 
+#include <sched.h>
 #include <unistd.h>
 
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
+#include <vector>
 
 namespace fastnets {
 namespace {
@@ -27,10 +29,7 @@ class Pool {
     const int64_t end = first + steps;
     job_ = {step, data, first, end, nthreads, team_.loop()};
     gate_.store(pack(first, nthreads, true), std::memory_order_seq_cst);
-    if (sleepers_.load(std::memory_order_seq_cst) > 0) {
-      const std::lock_guard<std::mutex> lock(sleep_);
-      wake_.notify_all();
-    }
+    if (sleepers_.load(std::memory_order_seq_cst) > 0) wake();
     for (int spins = 0; step_of(gate_.load(std::memory_order_acquire)) < end; relax(spins)) work(0);
     return true;
   }
@@ -54,7 +53,33 @@ class Pool {
   static bool open(uint64_t gate) { return (gate & kOpen) != 0; }
 
   void grow(int workers) {
-    for (; workers_ < workers; ++workers_) std::thread(&Pool::serve, this, workers_ + 1).detach();
+    while (static_cast<int>(workers_.size()) < workers) {
+      std::thread worker(&Pool::serve, this, static_cast<int>(workers_.size()) + 1);
+      workers_.push_back(worker.native_handle());
+      worker.detach();
+    }
+  }
+
+  void wake() {
+    keep_off_this_core();
+    sleep_.lock();  // whoever counts as a sleeper waits for the notification by now
+    sleep_.unlock();
+    wake_.notify_all();
+  }
+
+  // Linux starts a thread that it wakes on the core of the caller, after a pause of 20 ms in 148 of 150 tries
+  // on two cores, and moves it milliseconds later: a network of 5 ms took 8.4.
+  void keep_off_this_core() {
+#if defined(__linux__)
+    cpu_set_t cores;
+    const int here = sched_getcpu();
+    if (here < 0 || sched_getaffinity(0, sizeof cores, &cores) != 0) return;
+    CPU_CLR(static_cast<unsigned>(here), &cores);
+    if (CPU_COUNT(&cores) == 0) return;
+    for (const std::thread::native_handle_type worker : workers_) {
+      pthread_setaffinity_np(worker, sizeof cores, &cores);
+    }
+#endif
   }
 
   [[noreturn]] void serve(int thread) {
@@ -122,7 +147,7 @@ class Pool {
   std::mutex callers_, sleep_;
   std::condition_variable wake_;
   std::atomic<int> sleepers_{0};
-  int workers_ = 0;
+  std::vector<std::thread::native_handle_type> workers_;
   Job job_{};
   Team team_;
   alignas(64) std::atomic<uint64_t> gate_{0};

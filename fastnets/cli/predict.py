@@ -60,7 +60,8 @@ def predict(
     tile
         Input pixels a tile contributes along each axis. By default as many as --max-ram allows.
     max_ram
-        Limit for the memory of the whole process, such as 500MB or 2GiB. By default half of what is free.
+        Limit for the memory of the whole process, such as 500MB or 2GiB; pages of libraries, which the system can
+        drop, are not counted. By default half of what is free.
     overwrite
         Replace results that exist.
     quiet

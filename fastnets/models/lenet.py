@@ -197,6 +197,7 @@ ENTRIES = (
         parameters=61_706,
         dims=(2, 3),
         reference="the paper's layer sizes, without its sub-sampling, connection table and output units",
+        headline="2.3 % error on 1,000 held-out digits, trained on 4,000 (python -m fastnets.training.digits)",
         transform=DIGITS,
     ),
 )
