@@ -182,7 +182,7 @@ def test_any_shape(data: st.DataObject) -> None:
     reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
     case = Case(
         batch=data.draw(st.integers(1, 2)),
-        cin=groups * data.draw(st.integers(1, 20)),
+        cin=groups * data.draw(st.integers(1, 4) | st.integers(1, 20)),
         cout=groups * data.draw(st.integers(1, 40)),
         size=tuple(r + data.draw(st.integers(0, 9)) for r in reach),
         kernel=data.draw(st.sampled_from([kernel, (3,) * axes, (1,) * axes])),
@@ -196,7 +196,7 @@ def test_any_shape(data: st.DataObject) -> None:
     window = window_of(axes, case.stride, case.padding, case.dilation)
     if min(window.out_size(case.size, case.kernel)) < 1:
         return
-    for implementation in ("winograd", "grouped", "product"):
+    for implementation in ("winograd", "planar", "grouped", "product"):
         check(conv_cases, case, implementation, data.draw(st.sampled_from(["dense", "slices"])))
 
 
@@ -214,6 +214,8 @@ def test_the_choice_follows_the_shape() -> None:
     assert algorithm(stride=(1, 3, 3)) == "product"
     assert algorithm(out=(1, 5, 5), dilation=(1, 7, 7)) == "product"  # each tile would hold one output
     assert algorithm(cin=8, cout=8, groups=2) == "grouped"
+    assert algorithm(cin=512, cout=512, out=(1, 7, 7), stride=(1, 2, 2)) == "product"  # fewer weights to fetch
+    assert algorithm(cin=3, kernel=(1, 7, 7), stride=(1, 2, 2)) == "planar"
 
 
 def test_wrong_arguments_are_named() -> None:
@@ -239,5 +241,5 @@ def test_wrong_arguments_are_named() -> None:
         packed(x.requires_grad_(), out=torch.zeros(1, 6, 6, 6))
     with pytest.raises(InputError, match=r"weight is torch.float64 on cpu"):
         PackedConv(weight.double())
-    with torch.no_grad(), pytest.raises(InputError, match="winograd cannot run: out has strides"):
+    with torch.no_grad(), pytest.raises(InputError, match="planar cannot run: out has strides"):
         packed(x, out=torch.zeros(1, 6, 6, 6))

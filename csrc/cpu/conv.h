@@ -1,9 +1,9 @@
 // Convolution of channels-last tensors by packed weights. One description for 1, 2 and 3 spatial axes:
 // z, y, x, where a missing axis has size 1, kernel 1, stride 1, dilation 1 and no padding.
 //
-// Four kernels compute it: conv_product.cpp (any), conv_winograd.cpp (stride 1, kernel 3 along the axes that
-// it transforms and 1 along the others), conv_grouped.cpp (few channels a group) and conv_depthwise.cpp
-// (one). Weights are packed for one of them by conv_pack.cpp.
+// Five kernels compute it: conv_product.cpp (any), conv_winograd.cpp (stride 1, kernel 3 along the axes that
+// it transforms and 1 along the others), conv_planar.cpp (few input channels), conv_grouped.cpp (few channels
+// a group) and conv_depthwise.cpp (one). Weights are packed for one of them by conv_pack.cpp.
 #pragma once
 
 #include <cstdint>
@@ -33,12 +33,13 @@ struct ConvCall {
   ConvShape shape;
   Element element;  // of x, y and the residual; Winograd takes floats only
   const void* x;
-  int64_t x_stride[4];  // in elements: image, z, y, x; channels are adjacent
+  int64_t x_stride[4];  // in elements: image, z, y, x
+  int64_t x_channel;    // the same of channels: 1 but for the planar kernel
   void* y;
   int64_t y_stride[4];
   const void* weights;  // packed for the kernel that is called, by the same ISA level
   Epilogue epilogue;
-  int64_t block;  // output pixels (product, grouped) or tiles (winograd) of an item
+  int64_t block;  // output pixels (product, planar, grouped) or tiles (winograd) of an item
   int tile[3];    // winograd: outputs of a tile along z, y, x; 3 along axes of stride 2
   bool share;     // winograd: threads share transformed tiles and split the output channels
   bool stream;    // store past the caches: for outputs that do not fit into them
@@ -52,12 +53,14 @@ FASTNETS_DECLARE_BF16(int, conv_steps, (Element element));
 FASTNETS_DECLARE_BF16(int64_t, conv_product_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE(int64_t, conv_winograd_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE_BF16(int64_t, conv_depthwise_scratch, (const ConvCall& call, int threads));
+FASTNETS_DECLARE(int64_t, conv_planar_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE(int64_t, conv_grouped_scratch, (const ConvCall& call, int threads));
 
 // All threads of a team call these with the same `call` and `scratch`.
 FASTNETS_DECLARE_BF16(void, conv_product, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE(void, conv_winograd, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE_BF16(void, conv_depthwise, (const ConvCall& call, void* scratch, ThreadContext& context));
+FASTNETS_DECLARE(void, conv_planar, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE(void, conv_grouped, (const ConvCall& call, void* scratch, ThreadContext& context));
 
 }  // namespace fastnets

@@ -34,30 +34,39 @@ struct Sums {
   Last last[kRows];
 };
 
+template <int kRows, int kVectors, class Last>
+FASTNETS_INLINE void clear(Sums<kRows, Last>& sum) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+    if (kVectors == 2) sum.full[i] = Vec::set(0.0F);
+    sum.last[i] = Last::set(0.0F);
+  }
+}
+
+// Adds the product of one factor of each row, `row_stride` apart, and those of the panel's lanes.
+template <int kRows, int kVectors, class Last, class T>
+FASTNETS_INLINE void add_factors(Sums<kRows, Last>& sum, const T* a, int64_t row_stride, const T* b) {
+  const auto right = lane_factor<Vec>(b);
+  const auto right_last = lane_factor<Last>(b + (kVectors - 1) * kColumns<T>);
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+    const auto left = row_factor(a + i * row_stride);
+    if (kVectors == 2) sum.full[i] = fma(left, right, sum.full[i]);
+    sum.last[i] = fma(as<Last>(left), right_last, sum.last[i]);
+  }
+}
+
 // kPacked: row_stride is kColumns<T>, known to the compiler. `depth` is in whole factors.
 template <int kRows, int kVectors, class Last, bool kPacked, class T>
 FASTNETS_INLINE void accumulate(Sums<kRows, Last>& sum, const Rows<T>& rows, const T* b, int64_t depth) {
   constexpr int64_t kLanes = kVectors * kColumns<T>;
   const int64_t row_stride = kPacked ? kColumns<T> : rows.row_stride;
   const T* block = rows.a;
-#pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) {
-    if (kVectors == 2) sum.full[i] = Vec::set(0.0F);
-    sum.last[i] = Last::set(0.0F);
-  }
+  clear<kRows, kVectors>(sum);
   for (int64_t k = 0; k < depth; k += kColumns<T>, block += rows.block_stride) {
     const T* a = block;
     const T* const end = b + least(kColumns<T>, depth - k) / kSteps<T> * kLanes;
-    for (; b < end; a += kSteps<T>, b += kLanes) {
-      const auto right = lane_factor<Vec>(b);
-      const auto right_last = lane_factor<Last>(b + kLanes - kColumns<T>);
-#pragma GCC unroll 16
-      for (int i = 0; i < kRows; ++i) {
-        const auto left = row_factor(a + i * row_stride);
-        if (kVectors == 2) sum.full[i] = fma(left, right, sum.full[i]);
-        sum.last[i] = fma(as<Last>(left), right_last, sum.last[i]);
-      }
-    }
+    for (; b < end; a += kSteps<T>, b += kLanes) add_factors<kRows, kVectors>(sum, a, row_stride, b);
   }
 }
 
@@ -105,15 +114,21 @@ FASTNETS_INLINE void store_pixels(const V (&sum)[kRows], const Target<T>& target
   }
 }
 
+template <int kRows, int kVectors, class Last, class T>
+FASTNETS_INLINE void store_sums(const Sums<kRows, Last>& sum, const Target<T>& target,
+                                const Epilogue& epilogue) {
+  constexpr int kBefore = (kVectors - 1) * Vec::width;
+  if (kVectors == 2) store_pixels(sum.full, target, target.channel, Vec::width, epilogue);
+  store_pixels(sum.last, target, target.channel + kBefore, static_cast<int>(target.lanes - kBefore),
+               epilogue);
+}
+
 template <int kRows, int kVectors, class Last, bool kPacked, class T>
 __attribute__((noinline)) void product_to_pixels(const Rows<T>& rows, const T* b, int64_t depth,
                                                  const Target<T>& target, const Epilogue& epilogue) {
   Sums<kRows, Last> sum;
   accumulate<kRows, kVectors, Last, kPacked>(sum, rows, b, depth);
-  constexpr int kBefore = (kVectors - 1) * Vec::width;
-  if (kVectors == 2) store_pixels(sum.full, target, target.channel, Vec::width, epilogue);
-  store_pixels(sum.last, target, target.channel + kBefore, static_cast<int>(target.lanes - kBefore),
-               epilogue);
+  store_sums<kRows, kVectors>(sum, target, epilogue);
 }
 
 using PanelProduct = void (*)(const Rows<float>&, const float*, int64_t, float*);

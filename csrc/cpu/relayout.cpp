@@ -32,6 +32,12 @@ void copy_tile(const RelayoutCall& call, const X* x, Y* y, int64_t pixels, int64
     transpose(x, call.x_channel, y, y_pixel, channels, pixels);
   } else if (call.x_channel == 1 && y_pixel == 1) {
     transpose(x, x_pixel, y, call.y_channel, pixels, channels);
+  } else if (x_pixel == 1 && y_pixel == 1) {
+    for (int64_t c = 0; c < channels; ++c) {
+      each_vector(pixels, [&](int64_t i, int lanes) {
+        store_lanes(load_lanes(x + c * call.x_channel + i, lanes), y + c * call.y_channel + i, lanes);
+      });
+    }
   } else {
     for (int64_t c = 0; c < channels; ++c) {
       for (int64_t i = 0; i < pixels; ++i) {

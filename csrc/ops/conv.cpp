@@ -56,6 +56,9 @@ class PackedConv {
       const int steps = FASTNETS_CALL(conv_steps)(element_);
       pack(packed_product_elements(w, lanes, steps) * element_bytes(element_), nthreads,
            [&](void* to, ThreadContext& context) { pack_product(w, lanes, steps, to, context); });
+    } else if (algorithm == "planar") {
+      require(groups == 1, "conv: planar needs one group");
+      pack_planar(w, lanes, nthreads);
     } else if (algorithm == "winograd") {
       require(element_ == Element::float32,
               "conv: winograd needs float32: bfloat16 would lose too many digits");
@@ -69,7 +72,7 @@ class PackedConv {
       pack_groups(w, lanes, nthreads);
     } else {
       require(algorithm == "grouped",
-              "conv: algorithm is " + algorithm + ": pass product, winograd, grouped or depthwise");
+              "conv: algorithm is " + algorithm + ": pass product, winograd, planar, grouped or depthwise");
       require(
           lanes % w.cin == 0 && cout_ == cin_,
           "conv: grouped needs groups whose outputs equal their inputs and divide " + std::to_string(lanes));
@@ -83,7 +86,13 @@ class PackedConv {
            const Axes& dilation, const std::optional<py::array>& scale, const std::optional<py::array>& shift,
            const std::optional<py::array>& residual, int activation, float alpha, float beta, int64_t block,
            bool share, bool stream, int nthreads) {
-    const ConstAnyPixels from = any_input(x, kOp, "x", element_);
+    require_elements(x, kOp, "x", 5, element_);
+    ConstAnyPixels from{};
+    if (algorithm_ == "planar") {
+      set_sizes(from, x);
+    } else {
+      set_geometry(from, x, kOp, "x");
+    }
     const AnyPixels to = any_output(out, kOp, "out", element_);
     require(nthreads >= 1 && block >= 1, "conv: nthreads and block must be 1 or more");
     ConvCall call{};
@@ -108,6 +117,7 @@ class PackedConv {
     }
     call.element = element_;
     call.x = from.data, call.y = to.data;
+    call.x_channel = algorithm_ == "planar" ? element_stride(x, 1) : 1;
     set_strides(from.stride, order_, call.x_stride);
     set_strides(to.stride, order_, call.y_stride);
     call.weights = weights_.at_least(0);
@@ -129,6 +139,21 @@ class PackedConv {
 
  private:
   static constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
+
+  // Channels count as a further axis of the kernel, of floats.
+  void pack_planar(const ConvWeights& given, int lanes, int nthreads) {
+    ConvWeights w = given;
+    w.kernel[0] *= w.cin;
+    w.cin = 1, w.element = Element::float32;
+    std::vector<float> floats(static_cast<size_t>(w.cout * w.kernel[0] * w.kernel[1] * w.kernel[2]));
+    with_element(given.element, [&](auto zero) {
+      const auto* values = static_cast<const decltype(zero)*>(given.values);
+      for (size_t i = 0; i < floats.size(); ++i) floats[i] = value_of(values[i]);
+    });
+    w.values = floats.data();
+    pack(packed_product_elements(w, lanes, 1) * kFloat, nthreads,
+         [&](void* to, ThreadContext& context) { pack_product(w, lanes, 1, to, context); });
+  }
 
   void pack_groups(const ConvWeights& w, int lanes, int nthreads) {
     pack(packed_grouped_elements(w, lanes) * kFloat, nthreads,
@@ -163,6 +188,7 @@ class PackedConv {
   ScratchFunction scratch_function() const {
     return algorithm_ == "product"     ? FASTNETS_CALL(conv_product_scratch)
            : algorithm_ == "winograd"  ? FASTNETS_CALL(conv_winograd_scratch)
+           : algorithm_ == "planar"    ? FASTNETS_CALL(conv_planar_scratch)
            : algorithm_ == "depthwise" ? FASTNETS_CALL(conv_depthwise_scratch)
                                        : FASTNETS_CALL(conv_grouped_scratch);
   }
@@ -170,6 +196,7 @@ class PackedConv {
   KernelFunction kernel_function() const {
     return algorithm_ == "product"     ? FASTNETS_CALL(conv_product)
            : algorithm_ == "winograd"  ? FASTNETS_CALL(conv_winograd)
+           : algorithm_ == "planar"    ? FASTNETS_CALL(conv_planar)
            : algorithm_ == "depthwise" ? FASTNETS_CALL(conv_depthwise)
                                        : FASTNETS_CALL(conv_grouped);
   }

@@ -44,6 +44,10 @@ class Conv(Kernel):
         plain = all(s == 1 for s in self.window.stride) and not any(map(sum, self.window.padding))
         return self.groups == 1 and prod(self.weight.shape[2:]) == 1 and plain
 
+    def takes_any_order(self, shape: tuple[int, ...]) -> bool:
+        """Whether it reads inputs of `shape` however their elements lie."""
+        return self.make().prepare(shape).algorithm == "planar"
+
     def emit(self, inputs: list[Tensor], out: Tensor) -> None:
         residual = inputs[1] if self.terms.residual else None
         self.run(inputs[0], residual, out)

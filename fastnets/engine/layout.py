@@ -30,10 +30,23 @@ def lay_out(graph: Graph) -> Layouts:
                     copy = copy_of(node, source, layouts, last=_reads_last(node))
                     nodes.append(copy)
                     node.inputs = [copy if value is source else value for value in node.inputs]
-        layouts[node] = _layout_of(node, layouts)
+        layouts[node] = _layout_of(node, layouts) if node.op != "input" else _layout_of_input(node, graph)
         nodes.append(node)
     graph.nodes = nodes
     return layouts
+
+
+def _layout_of_input(node: Node, graph: Graph) -> Tensor:
+    """As callers mostly have it, where all its readers can take that."""
+    readers = [reader for reader in graph.nodes if node in reader.inputs]
+    return _fresh(node, last=bool(readers) and all(_takes_any_order(reader, node) for reader in readers))
+
+
+def _takes_any_order(node: Node, source: Node) -> bool:
+    kernel = node.kernel
+    if not isinstance(kernel, Conv) or isinstance(kernel, Linear) or source in node.inputs[1:]:
+        return False
+    return kernel.takes_any_order(source.shape)
 
 
 def _layout_of(node: Node, layouts: Layouts) -> Tensor:
@@ -86,7 +99,7 @@ def _can_read(node: Node, index: int, layouts: Layouts) -> bool:
     if isinstance(kernel, OpKernel):
         return _together(x, 1 if x.dim() == 2 else _axis(kernel))
     if isinstance(kernel, Conv | Separable | Transposed | Whole):
-        return _together(x, 1)
+        return _together(x, 1) or _takes_any_order(node, node.inputs[index])
     return True
 
 

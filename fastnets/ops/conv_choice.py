@@ -25,15 +25,18 @@ TILES: dict[int, tuple[Axes, ...]] = {
 STRIDED_TILE: Axes = (1, 3, 3)
 """The tile of two axes with stride 2; 7 points along each."""
 
+MOST_PLANES = 4
+"""Input channels of the planar kernel; more are better gathered a vector at a time."""
+
 
 @dataclass(frozen=True)
 class ConvConfig:
     """How a convolution runs.
 
     Args:
-        algorithm: "product", "winograd", "grouped" or "depthwise".
+        algorithm: "product", "winograd", "planar", "grouped" or "depthwise".
         tile: Winograd's outputs along z, y, x; 1 along axes with kernel 1, and 3 along those with stride 2.
-        block: output pixels (product) or tiles (winograd) of a work item.
+        block: output pixels (product, planar) or tiles (winograd) of a work item.
         share: Winograd: the threads share transformed tiles and split the output channels.
         stream: stores past the caches.
     """
@@ -111,6 +114,8 @@ def candidates(shape: ConvShape, nthreads: int, algorithm: str | None = None) ->
         found.append((_product_cost(shape), _product(shape, nthreads)))
     if algorithm in (None, "winograd") and winograd_refusal(shape) is None:
         found += [(_winograd_cost(shape, tile), _winograd(shape, tile, nthreads)) for tile in tiles_of(shape)]
+    if algorithm in (None, "planar") and planar_refusal(shape) is None:
+        found.append((_planar_cost(shape), _planar(shape, nthreads)))
     return found
 
 
@@ -149,9 +154,17 @@ def grouped_refusal(shape: ConvShape) -> str | None:
     return None
 
 
+def planar_refusal(shape: ConvShape) -> str | None:
+    """Why the kernel for few input channels cannot run `shape`."""
+    if shape.groups != 1 or shape.cin > MOST_PLANES:
+        return f"{shape.cin} channels are in {shape.groups} groups; it needs {MOST_PLANES} or fewer in one"
+    return None
+
+
 REFUSALS: dict[str, Callable[[ConvShape], str | None]] = {
     "winograd": winograd_refusal,
     "depthwise": depthwise_refusal,
+    "planar": planar_refusal,
     "grouped": grouped_refusal,
     "product": lambda shape: None,
 }
@@ -173,7 +186,10 @@ def tiles_of(shape: ConvShape) -> tuple[Axes, ...]:
 # they reach, and what gathering a pixel, or transforming a point of a tile, costs for each vector of channels.
 # Fitted to measurements on Zen 4: of 40 layers, 36 ran within 10 % of the best tile and block.
 _GATHER, _INPUT, _OUTPUT = 2.0, 4.0, 3.0
-_PRODUCT_SHARE, _WINOGRAD_SHARE = 0.85, 0.9
+_PRODUCT_SHARE, _WINOGRAD_SHARE, _PLANAR_SHARE = 0.85, 0.9, 0.9
+_COPY = 0.5  # of an element of a line: less from a line, more from pixels
+_FETCH = 4.0  # a vector of weights: in a network they come from memory
+_SETTLING = 3  # what starting and storing a product of Winograd's costs, in inputs
 _FEW_ROWS = 8  # a product of fewer rows costs as much: it waits for the weights
 _BLOCK_BYTES = 512 << 10  # half of a core's L2, for the transformed tiles or gathered pixels of an item
 _ALL_BYTES = 800 << 10  # of L2, for those, their products and the weights, where all three fit
@@ -188,7 +204,13 @@ def _product_cost(shape: ConvShape) -> float:
     taps, inputs, outputs = math.prod(shape.kernel), shape.cin // shape.groups, shape.cout // shape.groups
     multiply = shape.pixels * taps * inputs * _vectors(outputs) / _PRODUCT_SHARE
     gather = shape.pixels * taps * _vectors(inputs) * _GATHER if taps > 1 else 0.0
-    return shape.groups * (multiply + gather)
+    return shape.groups * (multiply + gather + taps * inputs * _vectors(outputs) * _FETCH)
+
+
+def _planar_cost(shape: ConvShape) -> float:
+    multiply = math.prod(shape.kernel) * _vectors(shape.cout) / _PLANAR_SHARE
+    copy = math.prod(shape.kernel[:2]) * shape.stride[2] * _COPY
+    return shape.pixels * shape.cin * (multiply + copy)
 
 
 def _tile_count(shape: ConvShape, tile: Axes) -> int:
@@ -205,9 +227,9 @@ def _points(tile: Axes) -> int:
 def _winograd_cost(shape: ConvShape, tile: Axes) -> float:
     points, tiles = _points(tile), _tile_count(shape, tile)
     inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
-    multiply = max(tiles, _FEW_ROWS) * inputs * _vectors(outputs) / _WINOGRAD_SHARE
+    multiply = max(tiles, _FEW_ROWS) * (inputs + _SETTLING) * _vectors(outputs) / _WINOGRAD_SHARE
     transform = tiles * (_vectors(inputs) * _INPUT + _vectors(outputs) * _OUTPUT)
-    return shape.groups * points * (multiply + transform)
+    return shape.groups * points * (multiply + transform + inputs * _vectors(outputs) * _FETCH)
 
 
 def _rows() -> int:
@@ -230,6 +252,12 @@ def _product(shape: ConvShape, nthreads: int) -> ConvConfig:
     # 4: half an L1 of 1x1 pixels. Splitting the output channels is left to the kernel (Plan::chunks).
     block = _block(shape.pixels, _BLOCK_BYTES // (shape.itemsize * row), 1, 4, 1)
     return ConvConfig("product", block=block, stream=_exceeds_cache(shape))
+
+
+def _planar(shape: ConvShape, nthreads: int) -> ConvConfig:
+    rows, length = shape.batch * shape.out[0] * shape.out[1], shape.out[2]
+    parts = max(-(-length // (16 * _rows())), 1 if nthreads == 1 else -(-8 * nthreads // max(1, rows)))
+    return ConvConfig("planar", block=max(_rows(), -(-length // parts)), stream=_exceeds_cache(shape))
 
 
 def _winograd(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:

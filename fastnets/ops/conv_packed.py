@@ -84,7 +84,8 @@ class PackedConv:
         """activation(conv(x) * scale + bias + residual), channels-last.
 
         Args:
-            x: (N, Cin, *spatial) of the weight's dtype; a copy is made unless the channels of each pixel lie together.
+            x: (N, Cin, *spatial) of the weight's dtype; unless the channels of each pixel lie together, a copy is made
+                where there are more than four.
             residual: the shape of the result.
             out: where to write: the shape of the result, the channels of each pixel together. It may be a slice
                 of the channels of a wider tensor, or a crop of a larger one.
@@ -197,7 +198,7 @@ def run(call: ConvCall, packed: tuple[_C.PackedConv, ConvConfig], scale: Tensor 
     out = empty_channels_last(call.x, call.out_shape) if call.out is None else call.out
     residual = None if call.residual is None else array5(channels_last(call.residual))
     weights.run(
-        x=array5(channels_last(call.x)),
+        x=array5(call.x if config.algorithm == "planar" else channels_last(call.x)),
         out=array5(out),
         stride=three(window.stride),
         pad=three([before for before, _ in window.padding], missing=0),

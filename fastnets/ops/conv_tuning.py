@@ -73,7 +73,7 @@ def _variants(config: ConvConfig, nthreads: int) -> list[ConvConfig]:
     Stores past the caches are not tried: they look cheap here, and the next layer pays for them.
     """
     found = []
-    if config.algorithm in ("winograd", "product"):
+    if config.algorithm in ("winograd", "planar", "product"):
         blocks = (config.block // 2, config.block * 3 // 4, config.block * 3 // 2, config.block * 2)
         found += [replace(config, block=block) for block in blocks if block >= 1]
     if config.algorithm == "winograd" and nthreads > 1:

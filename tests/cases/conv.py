@@ -122,6 +122,8 @@ def _tiles() -> list[Case]:
     ]
 
 
+_PLANAR = ConvConfig("planar", block=9)
+
 CASES = [
     # 1x1, in place and gathered, with tails
     *(Case(1, c, c, (9, 11), (1, 1), activation="relu") for c in (1, 3, 21, 24, 64, 728)),
@@ -139,6 +141,11 @@ CASES = [
     Case(1, 5, 9, (9, 8, 7), (3, 2, 5), stride=(1, 2, 1), padding=(1, 0, 2), activation="tanh"),
     Case(1, 1, 16, (12, 12, 12), (3, 3, 3), stride=2, padding=1, bias=False),
     Case(1, 512, 512, (7, 7), (3, 3), padding=1, activation="relu"),
+    # few input channels
+    *(Case(2, 3, c, (9, 61), (3, 5), (2, 1), ((0, 2), (3, 1)), (1, 2), residual=True, config=_PLANAR) for c in (7, 40)),
+    Case(1, 2, 32, (20, 22), (3, 3), padding=1, config=ConvConfig("planar", block=30, stream=True)),
+    Case(1, 4, 17, (6, 7, 40), (2, 3, 3), (1, 2, 3), padding=2, activation="silu", config=_PLANAR),
+    Case(1, 3, 16, (7, 9), (3, 3), padding=10, dilation=10, config=_PLANAR),
     # 3x3 and 3x3x3 by the op's own choice
     *(Case(1, c, c, (29, 31), (3, 3), padding=1) for c in (1, 3, 21, 24, 64)),
     Case(1, 728, 728, (9, 9), (3, 3), padding=1),
@@ -178,5 +185,6 @@ BENCH = [
     *(_square(c, s, kernel=1) for c, s in ((64, 56), (256, 28), (512, 14), (728, 19))),
     *(_square(c, s, stride=2) for c, s in ((64, 112), (128, 56), (256, 28))),
     Case(1, 3, 64, (224, 224), (7, 7), stride=2, padding=3, activation="relu"),
+    Case(1, 3, 32, (224, 224), (3, 3), stride=2, padding=1, activation="relu6"),
     _square(128, 56, groups=32),
 ]
