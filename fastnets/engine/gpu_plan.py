@@ -48,7 +48,7 @@ class GpuPlan:
         self.graph, self.device, self.dtype = graph, device, dtype
         self.returned = [value.dtype if isinstance(value, Node) else None for value in graph.outputs]
         _convert(graph, dtype)
-        self.layouts = lay_out(graph)
+        self.layouts = lay_out(graph, any_order=False)
         self.storage = assign(graph, self.layouts)
         with torch.inference_mode(False), torch.no_grad(), _on(device):
             self.steps = {n: step_of(n.kernel, n, device) for n in graph.nodes if _computes(n)}
