@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +24,8 @@ from fastnets.engine import Optimized, optimize
 from fastnets.engine.gpu_plan import GpuPlan
 from fastnets.errors import InputError
 from fastnets.models import create_model
+from fastnets.pipeline.predict import predict
+from fastnets.tiling.infer import infer, make_plan
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -170,6 +173,16 @@ def test_a_network_in_16_bits_stays_so() -> None:
     assert relative_error(y.cpu(), model.double()(x.double())) <= 3e-2
 
 
+@torch.no_grad()
+def test_the_callers_autocast_changes_nothing() -> None:
+    model, x = network("grouped"), image("grouped")
+    optimized = optimize(model, x, device="cuda")
+    expected = optimized(x)
+    with torch.autocast(DEVICE, torch.bfloat16):
+        optimized.release()
+        assert torch.equal(optimized(x), expected)
+
+
 @settings(max_examples=12, deadline=None, suppress_health_check=SLOW, derandomize=True)
 @pytest.mark.parametrize("dims", [2, 3])
 @given(data=st.data())
@@ -239,6 +252,42 @@ def test_arguments() -> None:
         optimize(model, x, device="xpu")
     with pytest.raises(InputError, match="dtype is 'fp16' on cpu: pass one of fp32, bf16"):
         optimize(model, x, dtype="fp16")
+
+
+@torch.no_grad()
+def test_max_vram_chooses_the_tile() -> None:
+    """Tiles of a plan join to the whole; a smaller limit makes more of them, and one too small is refused."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 3, padding=1)).eval()
+    x = torch.randn(1, 2, 24, 20)
+    optimized = Optimized(model, device="cuda")
+    assert len(make_plan(optimized, tuple(x.shape[1:]), max_vram="8GB")) == 1
+    if INTERPRETED:  # the process has more to hold on a GPU than these tiles
+        plan = make_plan(optimized, tuple(x.shape[1:]), max_vram=12_000)
+        assert len(plan) > 1
+        assert plan.tile_bytes <= 12_000
+        with pytest.raises(InputError, match="max_vram leaves 100 B for a tile"):
+            make_plan(optimized, tuple(x.shape[1:]), max_vram=100)
+    with pytest.raises(InputError, match="max_vram=1GB came with a model on the CPU"):
+        infer(model, x, max_vram="1GB")
+    expected = model.double()(x.double())
+    model.float()
+    assert relative_error(infer(optimized, x, tile=12), expected) <= 1e-5
+    assert torch.equal(infer(optimized, x, tile=12, reduce="argmax")[0], expected.argmax(1).to(torch.uint8)[0])
+
+
+@on_gpu
+@torch.no_grad()
+@pytest.mark.parametrize("engine", ["fastnets", "torch"])
+def test_predict_on_a_gpu(tmp_path: Path, engine: str) -> None:
+    image = Path(__file__).parent / "data" / "histo.jpg"
+    shares = []
+    for device in ("cpu", "cuda"):
+        options: dict[str, Any] = {"device": device, "max_vram": "8GB"} if device == "cuda" else {}
+        (result,) = predict(image, tmp_path / device, model="nuclei_demo", spacing=0.5, engine=engine, **options)
+        shares.append(result.classes)
+    assert shares[0].keys() == shares[1].keys()
+    assert all(abs(share - shares[1][name]) <= 1e-3 for name, share in shares[0].items())
 
 
 @on_gpu

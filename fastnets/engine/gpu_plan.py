@@ -135,7 +135,7 @@ class GpuPlan:
 
     def _run(self, inputs: Sequence[Tensor], marks: list[Any] | None = None) -> Values:
         """Launch every step; `marks` gets the time before the first and after each."""
-        with _libraries():
+        with _libraries(), torch.autocast(self.device.type, enabled=False):
             return self._launch(inputs, marks)
 
     def _launch(self, inputs: Sequence[Tensor], marks: list[Any] | None) -> Values:
@@ -223,7 +223,10 @@ def _on(device: torch.device) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _libraries() -> Iterator[None]:
-    """cuDNN measures its algorithms at the first run of a shape; TF32 only where the user asks torch for it."""
+    """cuDNN measures its algorithms at the first run of a shape; TF32 only where the user asks torch for it.
+
+    The caller's autocast would change the dtype of single steps.
+    """
     tf32 = torch.get_float32_matmul_precision() != "highest"
     with _settings, torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=tf32):
         yield

@@ -45,7 +45,7 @@ def _counted(model: nn.Module | None) -> list[Tensor]:
     return [t for t in (*model.parameters(), *model.buffers()) if not t.is_inference()]
 
 
-def _home(model: nn.Module | None, inputs: Any) -> torch.device:
+def home_of(model: nn.Module | None, inputs: Any = ()) -> torch.device:
     """The device of the model's first weight, or else of the first input."""
     weights = [] if model is None else [*model.parameters(), *model.buffers()]
     tensors = [value for value in (*weights, *tree_leaves(inputs)) if isinstance(value, Tensor)]
@@ -102,7 +102,7 @@ def optimize(
     if model.training:
         raise InputError("optimize: model is in training mode: call model.eval() first")
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    where = device or _home(model, inputs)
+    where = device or home_of(model, inputs)
     optimized = Optimized(model, dtype=dtype, device=where, cuda_graph=cuda_graph, strict=strict)
     optimized.plan_for(*inputs)
     return optimized
@@ -125,7 +125,7 @@ class Optimized(nn.Module):
         strict: bool = False,
     ) -> None:
         super().__init__()
-        asked = torch.device(device or _home(original, ()))
+        asked = torch.device(device or home_of(original))
         self.on_gpu = asked.type == "cuda"
         dtypes = GPU_DTYPES if self.on_gpu else DTYPES
         if dtype not in dtypes:
@@ -263,7 +263,7 @@ class Optimized(nn.Module):
                 f"optimize: this network was loaded without its model and has plans for inputs of shapes {known} only: "
                 "pass one of these, or Optimized.load(path, model=...)"
             )
-        home = _home(self.original, ())
+        home = home_of(self.original)
         args, kwargs = tree_map_only(Tensor, lambda value: value.to(home), (args, kwargs))
         return trace(self.original, args, kwargs)
 
