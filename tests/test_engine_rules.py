@@ -26,7 +26,7 @@ class Between(nn.Module):
         return y
 
 
-CONV = "conv planar"
+CONV = "conv product"
 CASES: dict[str, tuple[Between, list[str]]] = {
     "local response norm": (Between(nn.LocalResponseNorm(3, alpha=0.5, k=2.0)), [CONV, "channel_norm", CONV]),
     "local response norm of even size": (Between(nn.LocalResponseNorm(4, alpha=0.5)), [CONV, "channel_norm", CONV]),
@@ -36,9 +36,9 @@ CASES: dict[str, tuple[Between, list[str]]] = {
     "replication": (Between(nn.ReplicationPad2d(2)), [CONV, "pad", CONV]),
     "circular": (Between(lambda x: F.pad(x, (1, 0, 2, 3), mode="circular")), [CONV, "pad", CONV]),
     "no padding": (Between(lambda x: torch.cat([F.pad(x, (0, 0, 0, 0), mode="replicate"), x.relu()], 1), 8),
-                   [CONV, "activation + relu", "conv product"]),
-    "adaptive maximum": (Between(nn.AdaptiveMaxPool2d((3, 1))), [CONV, "pool", CONV]),
-    "mean": (Between(lambda x: x.mean((2, 3))[..., None, None]), [CONV, "pool", CONV]),
+                   [CONV, "activation + relu", CONV]),
+    "adaptive maximum": (Between(nn.AdaptiveMaxPool2d((3, 1))), [CONV, "pool", "conv planar"]),
+    "mean": (Between(lambda x: x.mean((2, 3))[..., None, None]), [CONV, "pool", "conv planar"]),
     "unequal windows": (Between(nn.AdaptiveMaxPool2d(4)),
                         [CONV, "torch adaptive_max_pool2d", "torch getitem", CONV]),
 }  # fmt: skip

@@ -39,10 +39,18 @@ _version = attrgetter("_version")
 
 
 def _counted(model: nn.Module | None) -> list[Tensor]:
-    """The weights whose changes torch counts."""
+    """The weights by which a change is noticed, if torch counts it: one a layer, as each call looks at them all."""
     if model is None:
         return []
-    return [t for t in (*model.parameters(), *model.buffers()) if not t.is_inference()]
+    counted = [t for t in (*model.parameters(), *model.buffers()) if not t.is_inference()]
+    return [t for t in counted if t.dim() > 1] or counted
+
+
+def _plain_key(args: tuple[Any, ...]) -> Key | None:
+    """What a plan depends on, where the inputs are just tensors."""
+    if any(type(arg) is not Tensor for arg in args):
+        return None
+    return (threads(), *((arg.shape, arg.dtype) for arg in args))
 
 
 def home_of(model: nn.Module | None, inputs: Any = ()) -> torch.device:
@@ -111,8 +119,8 @@ def optimize(
 class Optimized(nn.Module):
     """What optimize() returns: the network in eval mode.
 
-    The original module is `original`. After a change of its weights call refresh(); a change that torch counts is
-    noticed at the next call.
+    The original module is `original`. After a change of its weights call refresh(); a change in place of a weight with
+    more than one axis, such as training makes, is noticed at the next call.
     """
 
     def __init__(
@@ -140,6 +148,7 @@ class Optimized(nn.Module):
         self._plans: OrderedDict[Key, Plan | GpuPlan] = OrderedDict()
         self._weights = _counted(original)
         self._versions = self._weight_versions()
+        self._last: tuple[Key | None, Any] = (None, None)  # inputs as of _plain_key(), and their plan
         self._lock = threading.RLock()
         self._warned = False
         super().train(False)
@@ -148,9 +157,14 @@ class Optimized(nn.Module):
         """The network's outputs."""
         if torch.is_grad_enabled() and self._needs_grad(args, kwargs):
             return self._with_gradients(*args, **kwargs)
-        plan = self.plan_for(*args, **kwargs)
-        outputs = plan.run([leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)])
-        return tree_unflatten(outputs, plan.graph.out_spec)
+        key, plan = self._last
+        if kwargs or key is None or key != _plain_key(args) or self._versions != self._weight_versions():
+            plan = self.plan_for(*args, **kwargs)
+            self._last = (None if kwargs else _plain_key(args)), plan
+            args = tuple(leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor))
+        outputs = plan.run(args)
+        spec = plan.graph.out_spec
+        return outputs[0] if spec.is_leaf() else tree_unflatten(outputs, spec)
 
     def plan_for(self, *args: Any, **kwargs: Any) -> Plan | GpuPlan:
         """The plan of inputs of these shapes, made if there is none."""
@@ -198,6 +212,7 @@ class Optimized(nn.Module):
         with self._lock:
             self._context = self._new_context()
             self._plans.clear()
+            self._last = None, None
 
     def refresh(self) -> None:
         """Take over the weights that the original module has now."""
