@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._pytree import tree_map, tree_map_only
 
+from fastnets.engine.gpu_weights import flat, flat_pixels, kept, outputs_inside, outputs_inside_transposed, vector_on
 from fastnets.engine.graph import Node
 from fastnets.engine.kernels import Kernel, OpKernel, Terms, Torch, pixels
 from fastnets.engine.kernels_conv import Conv, Linear, Separable, Transposed, Whole, rows
@@ -77,11 +78,11 @@ def _conv(kernel: Conv, node: Node, device: torch.device) -> Step:
     terms, window, groups = kernel.terms, kernel.window, kernel.groups
     channels = node.inputs[0].shape[1]
     if kernel.is_pointwise:
-        return _product(f"1x1, C={channels}", kernel, node, device, _flat, _pixel_rows)
+        return _product(f"1x1, C={channels}", kernel, node, device, flat, _pixel_rows)
     name, why = gpu_choice(ConvCall(_meta(node.inputs[0]), kernel.weight, None, None, window, groups))
     if name == "torch":
         return _by_cudnn(why, kernel, node, device)
-    weight, shift = _kept(kernel, terms.scale, node, device, _outputs_inside), _on(terms.shift, device)
+    weight, shift = kept(kernel, terms.scale, node, device, outputs_inside), vector_on(terms.shift, device)
     launch = triton_kernels({"triton_depthwise": "depthwise", "triton_product": "conv"}[name]).launch
 
     def run(inputs: list[Tensor], out: Tensor) -> Tensor:
@@ -94,13 +95,13 @@ def _conv(kernel: Conv, node: Node, device: torch.device) -> Step:
 
 @step_of.register
 def _linear(kernel: Linear, node: Node, device: torch.device) -> Step:
-    return _product("linear", kernel, node, device, _flat, lambda x: x.reshape(-1, x.shape[-1]))
+    return _product("linear", kernel, node, device, flat, lambda x: x.reshape(-1, x.shape[-1]))
 
 
 @step_of.register
 def _whole(kernel: Whole, node: Node, device: torch.device) -> Step:
     """Pixels in their order in memory, of x as of the weight."""
-    return _product("linear", kernel, node, device, _flat_pixels, lambda x: x.movedim(1, -1).flatten(1))
+    return _product("linear", kernel, node, device, flat_pixels, lambda x: x.movedim(1, -1).flatten(1))
 
 
 @step_of.register
@@ -119,7 +120,7 @@ def _transposed(kernel: Transposed, node: Node, device: torch.device) -> Step:
             lambda inputs, out: finish(channels_last(function(inputs[0], beside, **geometry)), inputs[1:], out),
             writes=False,
         )
-    call = replace(call, weight=_outputs_inside_transposed(weight), bias=_on(terms.shift, device))
+    call = replace(call, weight=outputs_inside_transposed(weight), bias=vector_on(terms.shift, device))
 
     def run(inputs: list[Tensor], out: Tensor) -> Tensor:
         residual = inputs[1] if terms.residual else None
@@ -134,11 +135,11 @@ def _separable(kernel: Separable, node: Node, device: torch.device) -> Step:
     first, terms = kernel.depthwise.terms, kernel.terms
     call = SeparableCall(
         x=_meta(node.inputs[0]),
-        depthwise=_kept(kernel.depthwise, None, node, device, _outputs_inside),
-        pointwise=_kept(kernel.pointwise, terms.scale, node, device, _outputs_inside),
-        bias=_on(terms.shift, device),
-        middle_scale=_on(first.scale, device),
-        middle_bias=_on(first.shift, device),
+        depthwise=kept(kernel.depthwise, None, node, device, outputs_inside),
+        pointwise=kept(kernel.pointwise, terms.scale, node, device, outputs_inside),
+        bias=vector_on(terms.shift, device),
+        middle_scale=vector_on(first.scale, device),
+        middle_bias=vector_on(first.shift, device),
         residual=None,
         window=kernel.depthwise.window,
         middle_activation=first.activation,
@@ -163,7 +164,11 @@ def _op(kernel: OpKernel, node: Node, device: torch.device) -> Step:
     assert axis is not None  # layout.py chose one
     given = {f.name: getattr(kernel.call, f.name) for f in fields(kernel.call)}
     own = {n: t.to(device, node.dtype) for n, t in given.items() if isinstance(t, Tensor) and t.numel()}
-    values = {"scale": _on(terms.scale, device), "shift": _on(terms.shift, device), "activation": terms.activation}
+    values = {
+        "scale": vector_on(terms.scale, device),
+        "shift": vector_on(terms.shift, device),
+        "activation": terms.activation,
+    }
     call = replace(kernel.call, **own, **{kernel.takes[n]: v for n, v in values.items() if n in kernel.takes})
     ours = any(candidate.name == "triton" for candidate in op.implementations)
     launch = triton_kernels(op.name).launch if ours else op.reference
@@ -213,7 +218,7 @@ def _widened(value: Any) -> Any:
 
 def _by_cudnn(why: str, kernel: Conv, node: Node, device: torch.device) -> Step:
     window, function = kernel.window, _CONVS[len(node.shape) - 3]
-    weight, finish = _kept(kernel, kernel.terms.scale, node, device, channels_last), _Finish(kernel.terms, device)
+    weight, finish = kept(kernel, kernel.terms.scale, node, device, channels_last), _Finish(kernel.terms, device)
     even = all(before == after for before, after in window.padding)
     padding: Any = [before for before, _ in window.padding] if even else 0
     widths = [width for pair in reversed(window.padding) for width in pair]
@@ -236,7 +241,7 @@ def _product(
 ) -> Step:
     """Rows of x by the weight as columns. cuBLAS itself adds the bias and applies ReLU, if that is all."""
     terms, shape, image = kernel.terms, node.shape, rows_of is _pixel_rows
-    columns = _kept(kernel, terms.scale, node, device, lay).t()
+    columns = kept(kernel, terms.scale, node, device, lay).t()
     relu = terms.activation.name == "relu"
     fused = terms.shift is not None and not terms.residual and (relu or terms.activation.name == "none")
     bias = terms.shift.to(device, columns.dtype) if fused and terms.shift is not None else None
@@ -266,7 +271,7 @@ class _Finish:
     """
 
     def __init__(self, terms: Terms, device: torch.device, *, last: bool = False) -> None:
-        self.terms, self.shift, self.last = terms, _on(terms.shift, device), last
+        self.terms, self.shift, self.last = terms, vector_on(terms.shift, device), last
         self.nothing = terms.shift is None and not terms.residual and terms.activation.name == "none"
         self.launch = triton_kernels("activation").launch
 
@@ -285,41 +290,3 @@ def _torch_of(op: Any) -> Callable[[Any], Any]:
 
 def _meta(node: Node) -> Tensor:
     return torch.empty(node.shape, dtype=node.dtype, device="meta")
-
-
-def _on(vector: Tensor | None, device: torch.device) -> Tensor | None:
-    """A vector of the epilogue: kernels add it in float32."""
-    return None if vector is None else vector.detach().to(device, torch.float32)
-
-
-def _kept(
-    conv: Conv, scale: Tensor | None, node: Node, device: torch.device, lay: Callable[[Tensor], Tensor]
-) -> Tensor:
-    """The weight times the scale of its outputs as `lay` has it in memory, for all shapes that the network runs at."""
-    dtype = node.inputs[0].dtype
-    key = (device, dtype, lay, None if scale is None else scale.cpu().numpy().tobytes())
-    if key not in conv.packs:
-        weight = conv.weight.detach()
-        if scale is not None:
-            weight = weight.float() * scale.to(weight.device).view(-1, *(1,) * (weight.dim() - 1))
-        conv.packs[key] = lay(weight).to(device, dtype)
-    kept: Tensor = conv.packs[key]
-    return kept
-
-
-def _flat(weight: Tensor) -> Tensor:
-    return weight.flatten(1)
-
-
-def _flat_pixels(weight: Tensor) -> Tensor:
-    return weight.movedim(1, -1).flatten(1)
-
-
-def _outputs_inside(weight: Tensor) -> Tensor:
-    """(Cout, Cin, *kernel) with the outputs together in memory: as our kernels read it, who copy any other."""
-    return weight.movedim((0, 1), (-1, -2)).contiguous().movedim((-1, -2), (0, 1))
-
-
-def _outputs_inside_transposed(weight: Tensor) -> Tensor:
-    """The same for (Cin, Cout, *kernel)."""
-    return weight.movedim((0, 1), (-2, -1)).contiguous().movedim((-2, -1), (0, 1))
