@@ -34,7 +34,7 @@ sanitize() {
     return
   fi
   timeout 100 compute-sanitizer --tool "$tool" --error-exitcode 9 "$python" -P -m pytest -q -p no:cacheprovider \
-    tests/kernel_values.py -k "$small" >"$log" 2>&1 && say "$tool: ok" && return
+    tests/kernel_values*.py -k "$small" >"$log" 2>&1 && say "$tool: ok" && return
   case $? in
     9) say "$tool: FAILED: $(grep -m 1 '=========' "$log" || true)"; touch "$out/failed" ;;
     *) say "$tool: not run to its end (not allowed here, or too slow): $(tail -n 1 "$log")" ;;
@@ -44,7 +44,7 @@ sanitize() {
 small="n2-21to21-6x5-k3x3 or n1-24to40-5x6 or n2-21to24-6x7 or g0-2x21x9x7 or 17-0.3"
 if [ "$check" = --cpu-check ]; then
   export TRITON_INTERPRET=1
-  step values 200 "$python" -P -m pytest -q -p no:cacheprovider tests/kernel_values.py -k n2-21to21-6x5-k3x3
+  step values 200 "$python" -P -m pytest -q -p no:cacheprovider tests/kernel_values*.py -k n2-21to21-6x5-k3x3
   step plans 100 "$python" -P -m pytest -q -p no:cacheprovider tests/gpu_plans.py -k "values and dilated"
   step measure 200 "$python" bench/gpu.py "$out" --cpu-check
   step networks 200 "$python" bench/gpu_models.py "$out" --cpu-check
@@ -53,7 +53,7 @@ elif [ -n "$check" ]; then
   exit 2
 else
   step install 150 "$python" -m pip install --no-build-isolation --no-deps -e .
-  step values 130 "$python" -P -m pytest -q -p no:cacheprovider tests/kernel_values.py &
+  step values 130 "$python" -P -m pytest -q -p no:cacheprovider tests/kernel_values*.py &
   step plans 130 "$python" -P -m pytest -q -p no:cacheprovider tests/gpu_plans.py -k "not random" &
   sanitize memcheck &
   sanitize racecheck &

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from fastnets.kernels import launch as run
 from fastnets.kernels.tile import positions, store
+from fastnets.kernels.tuned import tuned
 from torch import Tensor
 
 from fastnets.ops.activation import ActivationCall
@@ -24,6 +25,7 @@ class Config:
     warps: int = 4
 
 
+@tuned
 def choose(channels: int, pixels: int) -> Config:
     """16 bytes a thread and load. By reasoning, not measured yet."""
     block_c = run.block(channels, 128)
@@ -86,6 +88,6 @@ def _pointwise(x, scale, shift, residual, out, pixels, size_z, size_y, size_x, x
     value = tl.load(x + at[:, None] + c[None, :], mask=mask, other=0.0).to(tl.float32)
     if scale is not None:
         value *= tl.load(scale + c, mask=c < CHANNELS, other=0.0).to(tl.float32)[None, :]
-    r_at = tl.multiple_of(n * rs_n + z * rs_z + y * rs_y + xo * rs_x, UNIT)
-    o_at = tl.multiple_of(n * os_n + z * os_z + y * os_y + xo * os_x, UNIT)
-    store(value, shift, residual, out, r_at, o_at, c, mask, alpha, beta, KIND, CHANNELS)
+    r_at = n * rs_n + z * rs_z + y * rs_y + xo * rs_x
+    o_at = n * os_n + z * os_z + y * os_y + xo * os_x
+    store(value, shift, residual, out, r_at, o_at, c, mask, alpha, beta, KIND, CHANNELS, UNIT)

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from fastnets.kernels import launch as run
 from fastnets.kernels.tile import positions, source, store
+from fastnets.kernels.tuned import tuned
 from torch import Tensor
 
 from fastnets.ops.conv_arguments import ConvCall
@@ -31,6 +32,7 @@ class Config:
     stages: int
 
 
+@tuned
 def choose(inputs: int, outputs: int, pixels: int, dtype: torch.dtype) -> Config:
     """By the channels of a group. Float32 runs without tensor cores: small tiles. By reasoning, not measured yet."""
     flat = inputs < 16
@@ -39,7 +41,7 @@ def choose(inputs: int, outputs: int, pixels: int, dtype: torch.dtype) -> Config
     block_m = 128 if pixels >= 128 * 132 else 64
     block_n = run.block(outputs, 128, 16)
     block_k = 32 if flat else run.block(inputs, 64, 16)
-    return Config(block_m, block_n, block_k, flat, 8 if block_m * block_n >= 128 * 128 else 4, 3)
+    return Config(block_m, block_n, block_k, flat, 8 if flat or block_m * block_n >= 128 * 128 else 4, 3)
 
 
 def can_run(call: ConvCall) -> str | None:
@@ -118,6 +120,7 @@ def _launch(call: ConvCall, x: Tensor, weight: Tensor, out: Tensor, *, transpose
         BLOCK_N=config.block_n,
         BLOCK_K=config.block_k,
         UNIT=run.unit(inputs, x) if groups > 1 else run.unit(x.shape[1], x),
+        UNIT_OUT=run.unit(outputs, out, residual),
         INDEX=run.index_type(x, out, residual),
     )
 
@@ -131,7 +134,7 @@ def _product(x, weight, bias, residual, out, pixels, size_z, size_y, size_x, out
              STEP_Z: tl.constexpr, STEP_Y: tl.constexpr, STEP_X: tl.constexpr,
              INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, KIND: tl.constexpr, TRANSPOSED: tl.constexpr,
              FLAT: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-             BLOCK_K: tl.constexpr, UNIT: tl.constexpr, INDEX: tl.constexpr):  # fmt: skip
+             BLOCK_K: tl.constexpr, UNIT: tl.constexpr, UNIT_OUT: tl.constexpr, INDEX: tl.constexpr):  # fmt: skip
     """A tile of one group's outputs. TRANSPOSED: x is the gradient of the output, `out` that of the input."""
     TAPS: tl.constexpr = KERNEL_Z * KERNEL_Y * KERNEL_X
     pixel = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -174,4 +177,5 @@ def _product(x, weight, bias, residual, out, pixels, size_z, size_y, size_x, out
     first = group * OUTPUTS
     r_at = n * rs_n + z * rs_z + y * rs_y + xo * rs_x + first
     o_at = n * os_n + z * os_z + y * os_y + xo * os_x + first
-    store(acc, None if bias is None else bias + first, residual, out, r_at, o_at, co, mask, alpha, beta, KIND, OUTPUTS)
+    own = None if bias is None else bias + first
+    store(acc, own, residual, out, r_at, o_at, co, mask, alpha, beta, KIND, OUTPUTS, UNIT_OUT)

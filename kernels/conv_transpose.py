@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from fastnets.kernels import launch as run
 from fastnets.kernels.tile import positions, store
+from fastnets.kernels.tuned import tuned
 from torch import Tensor
 
 from fastnets.ops.conv_transpose import ConvTransposeCall
@@ -27,6 +28,7 @@ class Config:
     stages: int
 
 
+@tuned
 def choose(call: ConvTransposeCall) -> Config:
     """Float32 runs without tensor cores: small tiles. By reasoning, not measured yet."""
     inputs, outputs = call.weight.shape[:2]
@@ -88,6 +90,7 @@ def launch(call: ConvTransposeCall) -> Tensor:
         BLOCK_N=config.block_n,
         BLOCK_K=config.block_k,
         UNIT=run.unit(inputs, x),
+        UNIT_OUT=run.unit(outputs, out, residual),
         INDEX=run.index_type(x, out, residual),
     )
     return out
@@ -98,7 +101,8 @@ def _taps(x, weight, bias, residual, out, pixels, size_z, size_y, size_x, xs_n, 
           rs_n, rs_z, rs_y, rs_x, os_n, os_z, os_y, os_x, alpha, beta,
           KERNEL_Z: tl.constexpr, KERNEL_Y: tl.constexpr, KERNEL_X: tl.constexpr, INPUTS: tl.constexpr,
           OUTPUTS: tl.constexpr, KIND: tl.constexpr, PRECISION: tl.constexpr, BLOCK_M: tl.constexpr,
-          BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, UNIT: tl.constexpr, INDEX: tl.constexpr):  # fmt: skip
+          BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, UNIT: tl.constexpr, UNIT_OUT: tl.constexpr,
+          INDEX: tl.constexpr):  # fmt: skip
     """Pixels of x times the weights of one tap."""
     pixel = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     co = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -120,4 +124,4 @@ def _taps(x, weight, bias, residual, out, pixels, size_z, size_y, size_x, xs_n, 
     mask = (pixel < pixels)[:, None] & (co < OUTPUTS)[None, :]
     r_at = n * rs_n + z * rs_z + y * rs_y + xo * rs_x
     o_at = n * os_n + z * os_z + y * os_y + xo * os_x
-    store(acc, bias, residual, out, r_at, o_at, co, mask, alpha, beta, KIND, OUTPUTS)
+    store(acc, bias, residual, out, r_at, o_at, co, mask, alpha, beta, KIND, OUTPUTS, UNIT_OUT)

@@ -11,6 +11,7 @@ import triton.language as tl
 from fastnets.kernels import launch as run
 from fastnets.kernels.conv import window_arguments
 from fastnets.kernels.tile import positions, source
+from fastnets.kernels.tuned import tuned
 from torch import Tensor
 
 from fastnets.ops.conv_arguments import ConvCall
@@ -29,6 +30,7 @@ class Config:
     stages: int
 
 
+@tuned
 def choose(rows: int, outputs: int, groups: int, pixels: int, dtype: torch.dtype) -> Config:
     """Enough programs for 132 multiprocessors. Float32 runs without tensor cores. By reasoning, not measured yet."""
     whole = dtype == torch.float32

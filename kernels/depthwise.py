@@ -10,6 +10,7 @@ import triton.language as tl
 from fastnets.kernels import launch as run
 from fastnets.kernels.epilogue import activate
 from fastnets.kernels.tile import source
+from fastnets.kernels.tuned import tuned
 from torch import Tensor
 
 from fastnets.ops.conv_arguments import ConvCall
@@ -26,6 +27,7 @@ class Config:
     warps: int
 
 
+@tuned
 def choose(call: ConvCall) -> Config:
     """16 bytes a thread and load; rows where neighbouring ones share inputs. By reasoning, not measured yet."""
     _, channels, *out = call.out_shape
@@ -175,6 +177,8 @@ def _rows(x, weight, bias, residual, out, size_z, size_y, size_x, out_z, out_y, 
     TRANSPOSED: x is the gradient of the output, `out` that of the input. A loop over the rows of the kernel: unrolled,
     7x7 and more spilled hundreds of registers.
     """
+    tl.static_assert((ROWS == 1) | (ROWS == 2) | (ROWS == 4), "1, 2 or 4 rows")
+    tl.static_assert((ROWS == 1) | ((STRIDE_Y == STEP_Y) & (not TRANSPOSED)), "rows that share no inputs")
     n, z, y, x0 = _program(out_z, out_y, out_x, ROWS, BLOCK_X)
     n, z, y = n.to(INDEX), z.to(INDEX), y.to(INDEX)
     xs = (x0 + tl.arange(0, BLOCK_X)).to(INDEX)

@@ -9,6 +9,7 @@ import torch
 import triton
 import triton.language as tl
 from fastnets.kernels import launch as run
+from fastnets.kernels.tuned import tuned
 from torch import Tensor
 
 from fastnets.ops.conv_arguments import ConvCall
@@ -25,6 +26,7 @@ class Config:
     warps: int = 4
 
 
+@tuned
 def choose(call: ConvCall) -> Config:
     """Enough programs for two waves of 132 multiprocessors. By reasoning, not measured yet."""
     batch, channels, *out = call.out_shape

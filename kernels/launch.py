@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import re
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -61,6 +63,19 @@ def capability(x: Tensor) -> int:
         return 80
     major, minor = torch.cuda.get_device_capability(x.device)
     return 10 * major + minor
+
+
+def gpu() -> str:
+    """The current GPU as a file name: nvidia-h200; sm_90 for recorded launches, "interpreter" where there is none."""
+    recorder = _recorder.get()
+    if recorder is not None:
+        return f"sm_{recorder[0]}"
+    return _gpu_name(torch.cuda.current_device()) if torch.cuda.is_available() else "interpreter"
+
+
+@functools.cache
+def _gpu_name(device: int) -> str:
+    return re.sub("[^a-z0-9]+", "-", torch.cuda.get_device_name(device).lower()).strip("-")
 
 
 def precision(x: Tensor) -> str:

@@ -8,6 +8,7 @@ import torch
 import triton
 import triton.language as tl
 from fastnets.kernels import launch as run
+from fastnets.kernels.tuned import tuned
 from torch import Tensor
 
 from fastnets.ops.nms import NmsCall
@@ -24,6 +25,7 @@ class Config:
     follow: int = 1
 
 
+@tuned
 def choose(count: int) -> Config:
     """By reasoning, not measured yet."""
     return Config(follow=1 if count <= 32 * WORD else 4)

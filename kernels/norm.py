@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from fastnets.kernels import launch as run
 from fastnets.kernels.tile import positions, store
+from fastnets.kernels.tuned import tuned
 from torch import Tensor
 
 from fastnets.ops.layout import channels_last, empty_channels_last
@@ -26,6 +27,7 @@ class Config:
     warps: int = 4
 
 
+@tuned
 def choose(batch: int, channels: int, pixels: int) -> Config:
     """Enough programs for four waves of 132 multiprocessors. By reasoning, not measured yet."""
     block_c = run.block(channels, 64)
@@ -219,6 +221,6 @@ def _apply(x, table, weight, bias, residual, out, size_z, size_y, size_x, xs_n, 
     if weight is not None:
         scale *= tl.load(weight + c, mask=in_c, other=0.0).to(tl.float32)
     normal = (value - high[None, :] - low[None, :]) * scale[None, :]
-    r_at = tl.multiple_of(n.to(INDEX) * rs_n + z * rs_z + y * rs_y + xo * rs_x, UNIT)
-    o_at = tl.multiple_of(n.to(INDEX) * os_n + z * os_z + y * os_y + xo * os_x, UNIT)
-    store(normal, bias, residual, out, r_at, o_at, c, mask, alpha, beta, KIND, CHANNELS)
+    r_at = n.to(INDEX) * rs_n + z * rs_z + y * rs_y + xo * rs_x
+    o_at = n.to(INDEX) * os_n + z * os_z + y * os_y + xo * os_x
+    store(normal, bias, residual, out, r_at, o_at, c, mask, alpha, beta, KIND, CHANNELS, UNIT)

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from fastnets.kernels import launch as run
 from fastnets.kernels.tile import positions
+from fastnets.kernels.tuned import tuned
 from torch import Tensor
 
 from fastnets.ops.layout import channels_last
@@ -26,6 +27,7 @@ class Config:
     warps: int = 4
 
 
+@tuned
 def choose(channels: int) -> Config:
     """By reasoning, not measured yet."""
     block_c = run.block(channels, 32)

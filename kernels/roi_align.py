@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import triton
 import triton.language as tl
 from fastnets.kernels import launch as run
+from fastnets.kernels.tuned import tuned
 from torch import Tensor
 
 from fastnets.ops.layout import channels_last, empty_channels_last
@@ -21,6 +22,7 @@ class Config:
     warps: int
 
 
+@tuned
 def choose(channels: int) -> Config:
     """16 bytes a thread. By reasoning, not measured yet."""
     block_c = run.block(channels, 256)

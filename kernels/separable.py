@@ -11,6 +11,7 @@ import triton.language as tl
 from fastnets.kernels import launch as run
 from fastnets.kernels.epilogue import activate
 from fastnets.kernels.tile import positions, source, store
+from fastnets.kernels.tuned import tuned
 from torch import Tensor
 
 from fastnets.ops.layout import channels_last, empty_channels_last
@@ -28,6 +29,7 @@ class Config:
     stages: int
 
 
+@tuned
 def choose(call: SeparableCall) -> Config:
     """Many outputs of a pixel in a program: each computes the depthwise results anew. 256, or 4 warps, spill."""
     outputs = call.out_shape[1]
@@ -95,6 +97,7 @@ def launch(call: SeparableCall) -> Tensor:
         BLOCK_N=config.block_n,
         BLOCK_K=config.block_k,
         UNIT=run.unit(channels, x),
+        UNIT_OUT=run.unit(outputs, out, residual),
         INDEX=run.index_type(x, out, residual),
     )
     return out
@@ -110,7 +113,7 @@ def _fused(x, depthwise, pointwise, scale, shift, bias, residual, out, pixels,
            STEP_Z: tl.constexpr, STEP_Y: tl.constexpr, STEP_X: tl.constexpr,
            CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr, MIDDLE: tl.constexpr, KIND: tl.constexpr,
            PRECISION: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
-           UNIT: tl.constexpr, INDEX: tl.constexpr):  # fmt: skip
+           UNIT: tl.constexpr, UNIT_OUT: tl.constexpr, INDEX: tl.constexpr):  # fmt: skip
     """Depthwise results, `BLOCK_K` channels at a time, are the left operand of the product."""
     pixel = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     co = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -142,4 +145,4 @@ def _fused(x, depthwise, pointwise, scale, shift, bias, residual, out, pixels,
     mask = (pixel < pixels)[:, None] & (co < OUTPUTS)[None, :]
     r_at = n * rs_n + z * rs_z + y * rs_y + xo * rs_x
     o_at = n * os_n + z * os_z + y * os_y + xo * os_x
-    store(acc, bias, residual, out, r_at, o_at, co, mask, alpha, beta, KIND, OUTPUTS)
+    store(acc, bias, residual, out, r_at, o_at, co, mask, alpha, beta, KIND, OUTPUTS, UNIT_OUT)

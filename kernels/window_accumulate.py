@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 from fastnets.kernels import launch as run
+from fastnets.kernels.tuned import tuned
 from torch import Tensor
 
 
@@ -22,6 +23,7 @@ class Config:
     warps: int
 
 
+@tuned
 def choose(channels: int, width: int, *, channels_last: bool) -> Config:
     """By reasoning, not measured yet."""
     block_c = run.block(channels, 64) if channels_last else 1

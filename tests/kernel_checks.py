@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import tempfile
@@ -19,6 +20,8 @@ SHARED_BYTES = {80: 163 << 10, 90: 227 << 10, 100: 227 << 10}
 """What a block may use (CUDA C++ programming guide, technical specifications by compute capability)."""
 REGISTERS = 65536
 """Of a multiprocessor, of each of the three."""
+MMA = {80: r"\bHMMA\b", 90: r"\bHGMMA\b", 100: r"\bUTC\w*MMA\b"}
+"""The instructions of the tensor cores: older ones run on later chips, slowly."""
 _TYPES = {
     torch.float32: "fp32",
     torch.float64: "fp64",
@@ -28,7 +31,7 @@ _TYPES = {
     torch.int32: "i32",
     torch.uint8: "u8",
 }
-_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+_CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
 
 @dataclass(frozen=True)
@@ -37,28 +40,32 @@ class Compiled:
 
     registers: int
     stack_bytes: int
-    spills: int
     shared_bytes: int
     threads: int
-    sass: str
+    ttgir: str
+    cubin: bytes
+
+    @functools.cached_property
+    def sass(self) -> str:
+        """The machine code, read from it: slower than all else here."""
+        return _cuobjdump("-sass", self.cubin)
 
     def problems(self, architecture: int, *, product: bool = False, wide: bool = False) -> list[str]:
         """What is wrong with it. `product`: it needs tensor cores; `wide`: 16-byte global loads."""
         found = []
-        if self.spills or self.stack_bytes:
-            found.append(f"{self.spills} spilled accesses, {self.stack_bytes} bytes of stack")
+        if self.stack_bytes:
+            found.append(f"registers spill to {self.stack_bytes} bytes of stack")
         if self.registers > 255 or self.registers * self.threads > REGISTERS:
             found.append(f"{self.registers} registers x {self.threads} threads")
         if self.shared_bytes > SHARED_BYTES[architecture]:
             found.append(f"{self.shared_bytes} bytes of shared memory")
-        if product and not re.search(r"\b(HMMA|HGMMA|UTC\w*MMA)\b", self.sass):
-            found.append("no tensor core instruction")
-        if product and architecture == 90 and "HGMMA" not in self.sass:
-            found.append("no HGMMA")
-        loads = re.findall(r"\b(?:LDG|LDGSTS)\.E\S*", self.sass)
-        # Of all load instructions: others read one number for a whole block, or a vector of weights.
-        if wide and sum(".128" in load for load in loads) < 0.4 * len(loads):
-            found.append("few global loads are of 16 bytes")
+        if product and not re.search(MMA[architecture], self.sass):
+            found.append(f"no {MMA[architecture]}")
+        if wide:
+            loads = re.findall(r"\b(?:LDG|LDGSTS)\.E\S*", self.sass)
+            # Of all load instructions: others read one number for a whole block, or a vector of weights.
+            if sum(".128" in load for load in loads) < 0.4 * len(loads):
+                found.append("few global loads are of 16 bytes")
         return found
 
 
@@ -83,15 +90,15 @@ def compile_launch(launch: Launch, architecture: int) -> Compiled:
     source = ASTSource(launch.kernel, signature, constants, attributes)
     options = {"num_warps": launch.warps, "num_stages": launch.stages, "enable_fp_fusion": True}
     made = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(made.asm["cubin"])
-        file.flush()
-        usage = _tool("cuobjdump", "--dump-resource-usage", file.name)
-        sass = _tool("cuobjdump", "-sass", file.name)
+    cubin = made.asm["cubin"]
+    usage = _cuobjdump("--dump-resource-usage", cubin)
     registers, stack = (int(re.search(rf"{name}:(\d+)", usage)[1]) for name in ("REG", "STACK"))
-    spills = len(re.findall(r"\b(?:STL|LDL)\b", sass))
-    return Compiled(registers, stack, spills, made.metadata.shared, 32 * launch.warps, sass)
+    return Compiled(registers, stack, made.metadata.shared, 32 * launch.warps, made.asm["ttgir"], cubin)
 
 
-def _tool(name: str, *arguments: str) -> str:
-    return subprocess.run([_TOOLS / name, *arguments], check=True, capture_output=True, text=True).stdout
+def _cuobjdump(what: str, cubin: bytes) -> str:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [_CUOBJDUMP, what, file.name]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
-from fastnets.kernels import depthwise
 from fastnets.kernels.launch import Launch, recording
-from kernel_checks import ARCHITECTURES, compile_launch
-from kernel_shapes import SHAPES, Shape, conv_call
+from kernel_checks import ARCHITECTURES, Compiled, compile_launch
+from kernel_shapes import SHAPES, Shape
 
 
 def launches_of(shape: Shape, architecture: int) -> list[Launch]:
@@ -19,58 +21,55 @@ def launches_of(shape: Shape, architecture: int) -> list[Launch]:
     return launches
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
-def test_compiles_to_what_it_should(shape: Shape) -> None:
-    for launch in launches_of(shape, 90):
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_compiles_to_what_it_should(architecture: int) -> None:
+    """All shapes at once: they share the cores."""
+
+    def problems(shape: Shape, launch: Launch) -> list[str]:
         name = launch.kernel.__name__
-        compiled = compile_launch(launch, 90)
-        problems = compiled.problems(90, product=name in shape.products, wide=name in shape.wide)
-        assert not problems, f"{name}: {'; '.join(problems)}"
+        compiled = compile_launch(launch, architecture)
+        found = compiled.problems(architecture, product=name in shape.products, wide=name in shape.wide)
+        return [f"{shape.name}: {name}: {problem}" for problem in found]
+
+    launches = [(shape, launch) for shape in SHAPES for launch in launches_of(shape, architecture)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = [problem for some in pool.map(problems, *zip(*launches, strict=True)) for problem in some]
+    assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("architecture", [a for a in ARCHITECTURES if a != 90])
-def test_compiles_for_other_chips(architecture: int) -> None:
-    """Each kernel once, in the first shape that has it."""
-    seen: set[object] = set()
-    for shape in SHAPES:
-        for launch in launches_of(shape, architecture):
-            name = launch.kernel.__name__
-            if launch.kernel not in seen:
-                seen.add(launch.kernel)
-                compiled = compile_launch(launch, architecture)
-                problems = compiled.problems(architecture, product=name in shape.products, wide=name in shape.wide)
-                assert not problems, f"{name}: {'; '.join(problems)}"
+def one(kernel: str, shape: str, architecture: int) -> Launch:
+    """That of `kernel` in the shape that is so called."""
+    (chosen,) = [s for s in SHAPES if s.name == shape]
+    return next(launch for launch in launches_of(chosen, architecture) if launch.kernel.__name__ == kernel)
 
 
-def _only_launch() -> Launch:
-    with recording(90) as launches:
-        depthwise.launch(conv_call((4, 64, 56, 56), 64, (3, 3), groups=64))
-    (launch,) = launches
-    assert compile_launch(launch, 90).problems(90, wide=True) == []
-    return launch
+DEPTHWISE, CONV = "depthwise-64-112x112-k3-residualTrue", "conv-64-64-128x128-dilation4"
+SPILLS = {"ROWS": 4, "BLOCK_X": 32}
+MISALIGNED = {"x": torch.empty(4 * 64 * 112 * 112 + 1, dtype=torch.bfloat16, device="meta")[1:]}
+FLOAT32 = {name: torch.empty(1, device="meta") for name in ("x", "weight", "out")}
+BROKEN = [
+    *((arch, "_rows", DEPTHWISE, SPILLS, {"warps": 1}, "bytes of stack") for arch in ARCHITECTURES),
+    *((arch, "_rows", DEPTHWISE, MISALIGNED, {}, "few global loads are of 16") for arch in ARCHITECTURES),
+    *((arch, "_product", CONV, FLOAT32, {}, "no \\b") for arch in ARCHITECTURES),
+    (90, "_product", CONV, {}, {"warps": 2}, "HGMMA"),
+    (100, "_product", CONV, {"BLOCK_M": 32}, {}, "UTC"),
+    (80, "_product", CONV, {"BLOCK_M": 128, "BLOCK_N": 128}, {"warps": 8, "stages": 8}, "bytes of shared memory"),
+]
+"""Launches that the test above found right, with other arguments or options, and what is wrong with them then."""
 
 
-def test_a_kernel_that_spills_is_found() -> None:
-    launch = _only_launch()
-    too_large = {**launch.arguments, "ROWS": 4, "BLOCK_X": 64}
-    problems = compile_launch(replace(launch, arguments=too_large, warps=1), 90).problems(90)
-    assert any("spilled" in problem for problem in problems)
+@pytest.mark.parametrize(("architecture", "kernel", "shape", "arguments", "options", "problem"), BROKEN)
+def test_a_broken_kernel_is_found(
+    architecture: int, kernel: str, shape: str, arguments: dict[str, Any], options: dict[str, int], problem: str
+) -> None:
+    launch = one(kernel, shape, architecture)
+    launch = replace(launch, arguments={**launch.arguments, **arguments}, **options)
+    compiled = compile_launch(launch, architecture)
+    found = compiled.problems(architecture, product=kernel == "_product", wide=kernel == "_rows")
+    assert any(problem in each for each in found)
 
 
-def test_a_kernel_with_narrow_loads_is_found() -> None:
-    launch = _only_launch()
-    misaligned = torch.empty(4 * 64 * 56 * 56 + 1, dtype=torch.bfloat16, device="meta")[1:]
-    arguments = {**launch.arguments, "x": misaligned.view(4, 56, 56, 64).movedim(-1, 1)}
-    problems = compile_launch(replace(launch, arguments=arguments), 90).problems(90, wide=True)
-    assert problems == ["few global loads are of 16 bytes"]
-
-
-def test_a_kernel_without_tensor_cores_is_found() -> None:
-    problems = compile_launch(_only_launch(), 90).problems(90, product=True)
-    assert problems == ["no tensor core instruction", "no HGMMA"]
-
-
-def test_what_does_not_fit_a_chip_is_found() -> None:
-    compiled = replace(compile_launch(_only_launch(), 90), shared_bytes=200 << 10, registers=128, threads=1024)
-    assert len(compiled.problems(80)) == 2
-    assert len(compiled.problems(90)) == 1
+def test_too_many_registers_are_found() -> None:
+    """The assembler would rather spill: numbers instead of a kernel."""
+    compiled = Compiled(128, 0, 0, 1024, "", b"")
+    assert compiled.problems(80) == ["128 registers x 1024 threads"]

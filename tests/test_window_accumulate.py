@@ -17,7 +17,7 @@ from fastnets.errors import InputError
 from fastnets.ops.window_accumulate import IMPLEMENTATIONS, reference, window_accumulate
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 3e-2, torch.float16: 4e-3}
-NAMES = [i.name for i in IMPLEMENTATIONS if i.name != "triton"]  # see tests/kernel_values.py
+NAMES = [i.name for i in IMPLEMENTATIONS if i.name != "triton"]  # see tests/kernel_values_others.py
 PARALLEL = Case(2, 3, (96, 96), (64, 64), 8)
 SMALL = Case(1, 2, (8, 9), (4, 5), 2)
 
