@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from test_engine_graphs import SLOW, check
 from torch import Tensor, nn
 
+from fastnets import ops
 from fastnets.engine import Optimized, optimize
 from fastnets.engine.gpu_plan import GpuPlan
 from fastnets.errors import InputError
@@ -119,11 +120,32 @@ class Grouped(nn.Module):
         return logits
 
 
+class Own(nn.Module):
+    """Our own operators in a network's code, one of them as no kernel for a GPU takes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        shapes = {
+            "expand": (12, 4),
+            "deep": (12, 1, 3, 3),
+            "project": (6, 12),
+            "twice": (12, 1, 3, 3),
+            "point": (5, 12),
+        }
+        for name, shape in shapes.items():
+            self.register_parameter(name, nn.Parameter(torch.randn(shape) / 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = ops.inverted_bottleneck(x, self.expand, self.deep, self.project, padding=1, middle_activation="relu6")
+        return ops.separable(y, self.twice, self.point, padding=1, activation="relu")
+
+
 NETWORKS: dict[str, tuple[type[nn.Module], tuple[int, ...], tuple[str, ...]]] = {
     "separable": (Separable, (2, 3, 9, 8), ("cuDNN", "triton separable", "triton depthwise", "cuBLAS")),
     "dilated": (Dilated, (1, 1, 6, 5, 7), ("triton product", "cuBLAS")),
     "residual": (Residual, (2, 6, 6, 8), ("cuDNN", "cuBLAS", "torch combine", "torch mean")),
     "instance-unet": (InstanceUNet, (1, 1, 6, 4, 8), ("triton product", "triton norm", "triton transposed")),
+    "own": (Own, (2, 4, 6, 5), ("torch separable",)),
     "grouped": (Grouped, (1, 8, 7, 7), ("triton product", "cuDNN", "cuDNN transposed", "cuBLAS")),
 }
 

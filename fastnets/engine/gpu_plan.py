@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastnets.engine import gpu_steps_conv  # noqa: F401  it registers its steps
 from fastnets.engine.gpu_graph import Captured
 from fastnets.engine.gpu_steps import step_of
 from fastnets.engine.graph import Graph, Node

@@ -18,8 +18,8 @@ from fastnets.engine.explain import Explanation, explain
 from fastnets.engine.fuse import fuse
 from fastnets.engine.gpu_plan import DTYPES as GPU_DTYPES
 from fastnets.engine.gpu_plan import GpuPlan
-from fastnets.engine.gpu_steps import WIDEST_PAIR
 from fastnets.engine.gpu_steps import refusal as gpu_refusal
+from fastnets.engine.gpu_steps_conv import WIDEST_PAIR
 from fastnets.engine.graph import Graph
 from fastnets.engine.lower import Context, lower
 from fastnets.engine.plan import Plan, make_plan
@@ -258,9 +258,9 @@ class Optimized(nn.Module):
             graph = self._graphs[kinds, spec].copy()
             lower(graph, self._context)
             if self.on_gpu:
-                fuse(graph, widest_pair=WIDEST_PAIR)
+                fuse(graph, None, widest_pair=WIDEST_PAIR)
                 return GpuPlan(graph, self.device, GPU_DTYPES[self.dtype], captured=self.cuda_graph)
-            fuse(graph)
+            fuse(graph, threads())
             if self.dtype == "bf16":
                 in_bfloat16(graph)
             return make_plan(graph, threads())

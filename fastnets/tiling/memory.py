@@ -128,3 +128,4 @@ class PeakMemory:
     ) -> None:
         self._stop.set()
         self._thread.join()
+        self.peak = max(self.peak, memory_in_use())
