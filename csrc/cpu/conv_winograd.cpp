@@ -11,7 +11,6 @@
 #include "common/scratch.h"
 #include "cpu/conv.h"
 #include "cpu/micro_kernel.h"
-#include "cpu/moments.h"
 #include "cpu/winograd_transforms.h"
 
 namespace fastnets {
@@ -72,18 +71,18 @@ struct Plan {
   int64_t v_floats() const { return channel_blocks * block_stride; }
   int64_t start_count() const { return axis_tiles[0] + axis_tiles[1] + axis_tiles[2]; }
   int64_t shared_bytes() const {
-    return slice_bytes<float>(sums_floats()) + (call.share ? slice_bytes<float>(v_floats()) : 0);
+    return slice_bytes<float>(moments_floats()) + (call.share ? slice_bytes<float>(v_floats()) : 0);
   }
-  int64_t sums_floats() const { return call.epilogue.moments == nullptr ? 0 : tiles * 3 * s.cout; }
+  int64_t moments_floats() const { return call.epilogue.moments == nullptr ? 0 : tiles * 3 * s.cout; }
   int64_t private_bytes() const {
     return (call.share ? 0 : slice_bytes<float>(v_floats())) + slice_bytes<float>(xis * product_stride) +
            slice_bytes<float>(channel_blocks * Vec::width) + slice_bytes<int64_t>(start_count());
   }
 };
 
-// Memory of a thread; V may be that of all, and the sums of tiles are.
+// Memory of a thread; V may be that of all, and the moments of tiles are.
 struct Own {
-  float* sums;  // [tiles][3][cout]
+  float* moments;  // [tiles][3][cout]
   float* v;
   float* m;
   float* zeros;        // [cin]
@@ -94,7 +93,7 @@ Own take_memory(const Plan& plan, void* scratch, int thread) {
   Arena shared(scratch);
   Arena arena(scratch, plan.shared_bytes() + thread * plan.private_bytes());
   Own own{};
-  own.sums = shared.take<float>(plan.sums_floats());
+  own.moments = shared.take<float>(plan.moments_floats());
   own.v = (plan.call.share ? shared : arena).take<float>(plan.v_floats());
   own.m = arena.take<float>(plan.xis * plan.product_stride);
   own.zeros = arena.take<float>(plan.channel_blocks * Vec::width);
@@ -211,7 +210,7 @@ void run_panel(const Plan& plan, const Own& own, int64_t group, int64_t panel, i
     target.channel = group * plan.cout + done;
     target.lanes = lanes;
     target.stream = call.stream;
-    target.sums = epilogue.moments == nullptr ? nullptr : own.sums + (first + t) * 3 * plan.s.cout;
+    target.moments = epilogue.moments == nullptr ? nullptr : own.moments + (first + t) * 3 * plan.s.cout;
     target.channels = plan.s.cout;
     plan.kind.output(own.m + t * vectors * Vec::width, plan.product_stride, target, epilogue);
     if (!more) continue;
@@ -256,7 +255,7 @@ void run_shared_blocks(const Plan& plan, const Own& own, ThreadContext& context)
   }
 }
 
-// Mean and variance of each image from the sums of its tiles, some channels an item.
+// Mean and variance of each image from those of its tiles, some channels an item.
 void join_tiles(const Plan& plan, const Own& own, ThreadContext& context) {
   constexpr int64_t kChannels = 16;
   const int64_t cout = plan.s.cout, parts = (cout + kChannels - 1) / kChannels;
@@ -270,8 +269,15 @@ void join_tiles(const Plan& plan, const Own& own, ThreadContext& context) {
       const Tile tile = tile_at(plan, own, i);
       int64_t outputs = 1;
       for (int axis = 0; axis < 3; ++axis) outputs *= outputs_at(plan, axis, tile.at[axis]);
-      const float* const sums = own.sums + i * 3 * cout + channel;
-      join_run(mean, m2, pixels, sums, sums + cout, sums + 2 * cout, outputs, channels);
+      const float* const first = own.moments + i * 3 * cout + channel;
+      const float *const rest = first + cout, *const squares = rest + cout;
+      const double share = static_cast<double>(outputs) / static_cast<double>(pixels + outputs);
+      const double both = share * static_cast<double>(pixels);
+      for (int64_t c = 0; c < channels; ++c) {
+        const double delta = first[c] + static_cast<double>(rest[c]) - mean[c];
+        mean[c] += delta * share;
+        m2[c] += squares[c] + delta * delta * both;
+      }
       pixels += outputs;
     }
     double* moments = plan.call.epilogue.moments + 2 * (image * cout + channel);

@@ -1,6 +1,5 @@
 #include "cpu/norm.h"
 
-#include "cpu/moments.h"
 #include "cpu/pixel_rows.h"
 
 namespace fastnets {
@@ -8,9 +7,9 @@ namespace FASTNETS_LEVEL {
 namespace {
 
 // Moments are exact to float rounding whatever the mean, in one pass over memory. A run of pixels that fits
-// L1 is read twice: for its mean, then for the squares of the differences from that, and joined with the ones
-// before (cpu/moments.h). Differences from a run's first pixel would need one reading, but lost 20 units of
-// the last place where that pixel was an outlier.
+// L1 is read twice: for its mean, then for the squares of the differences from that. Runs are joined in
+// double by the formula of Chan, Golub and LeVeque (1979). Differences from a run's first pixel would need
+// one reading, but lost 20 units of the last place where that pixel was an outlier.
 constexpr int64_t kRun = 64;
 constexpr int64_t kBlock = 512;  // pixels of an item, at least
 constexpr int64_t kBlocks = 64;  // items an image, at most: one thread joins them
@@ -55,6 +54,20 @@ FASTNETS_INLINE void sum_run(const T* x, int64_t pixels, int64_t step, int lanes
     center[v].store(centers + v * Vec::width, count);
     sum[v].store(sums + v * Vec::width, count);
     square[v].store(squares + v * Vec::width, count);
+  }
+}
+
+// Adds `n` pixels with these sums to mean and m2 (the sum of squared deviations) of `before` pixels.
+FASTNETS_INLINE void join_run(double* mean, double* m2, int64_t before, const float* centers,
+                              const float* sums, const float* squares, int64_t n, int64_t channels) {
+  const double inverse = 1.0 / static_cast<double>(n);
+  const double share = static_cast<double>(n) / static_cast<double>(before + n);
+  const double both = share * static_cast<double>(before);
+  for (int64_t c = 0; c < channels; ++c) {
+    const double sum = sums[c], part = centers[c] + sum * inverse, delta = part - mean[c];
+    const double own = squares[c] - sum * sum * inverse;
+    mean[c] += delta * share;
+    m2[c] += (own > 0 || own != own ? own : 0) + delta * delta * both;
   }
 }
 

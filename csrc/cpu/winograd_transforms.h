@@ -223,24 +223,36 @@ struct TileTarget {
   int64_t size[3];  // less than a whole tile at the end of an axis
   int64_t channel, lanes;
   bool stream;
-  float* sums;  // null, or for the sums of the tile's outputs: [3][channels], as join_run takes them
+  float* moments;  // null, or where those of the tile's outputs go: [3][channels], as TileMoments has them
   int64_t channels;
 };
 
-// Of the outputs of a tile: the first one, the sum of the differences from it, and that of their squares. A
-// first one that is an outlier costs digits of this tile's variance, but not of the other tiles'.
+// Of the outputs of a tile: the first one, their mean less that, and the sum of squared deviations from the
+// mean. Lines are joined by the formula of Chan, Golub and LeVeque (1979): sums of squared differences from
+// the first output lost 100 units of the last place where that was an outlier.
 template <class V>
-struct TileSums {
-  V center, sum, square;
-  FASTNETS_INLINE void start(V first) { center = first, sum = square = V::set(0.0F); }
-  FASTNETS_INLINE void add(V v) {
-    const V d = v - center;
-    sum = sum + d, square = fma(d, d, square);
+struct TileMoments {
+  V first, mean, squares;
+  float count;
+
+  FASTNETS_INLINE void add(const V* line, int64_t n) {
+    if (count == 0.0F) first = line[0];
+    const float outputs = static_cast<float>(n), share = outputs / (count + outputs);
+    V sum = V::set(0.0F);
+    for (int64_t x = 0; x < n; ++x) sum = sum + (line[x] - first);
+    const V own = sum * V::set(1.0F / outputs), delta = own - mean;
+    for (int64_t x = 0; x < n; ++x) {
+      const V d = (line[x] - first) - own;
+      squares = fma(d, d, squares);
+    }
+    mean = fma(delta, V::set(share), mean);
+    squares = fma(delta * delta, V::set(share * count), squares);
+    count += outputs;
   }
   FASTNETS_INLINE void store(const TileTarget& t, int64_t channel, int lanes) const {
-    center.store(t.sums + channel, lanes);
-    sum.store(t.sums + t.channels + channel, lanes);
-    square.store(t.sums + 2 * t.channels + channel, lanes);
+    first.store(t.moments + channel, lanes);
+    mean.store(t.moments + t.channels + channel, lanes);
+    squares.store(t.moments + 2 * t.channels + channel, lanes);
   }
 };
 
@@ -248,7 +260,7 @@ struct TileSums {
 template <int kX, class V>
 FASTNETS_INLINE void store_line(const V* line, const TileTarget& t, int64_t z, int64_t y, int64_t channel,
                                 int lanes, const ChannelTermsOf<V>& terms, const ClampOf<V>& clamp,
-                                TileSums<V>& sums) {
+                                TileMoments<V>& moments) {
   float* to = t.y + z * t.stride[0] + y * t.stride[1] + channel;
   const float* residual = t.residual == nullptr
                               ? nullptr
@@ -261,25 +273,25 @@ FASTNETS_INLINE void store_line(const V* line, const TileTarget& t, int64_t z, i
 #pragma GCC unroll 8
       for (int x = 0; x < kX; ++x) clamp(terms(line[x])).store(to + x * t.stride[2], lanes);
     }
-    if (t.sums == nullptr) return;
-    if (z == 0 && y == 0) sums.start(clamp(terms(line[0])));
+    if (t.moments == nullptr) return;
+    V values[kX];
 #pragma GCC unroll 8
-    for (int x = 0; x < kX; ++x) sums.add(clamp(terms(line[x])));
+    for (int x = 0; x < kX; ++x) values[x] = clamp(terms(line[x]));
+    moments.add(values, kX);
     return;
   }
+  V values[kX];
   for (int64_t x = 0; x < t.size[2]; ++x) {
     V v = terms(line[x]);
     if (residual != nullptr) v = v + V::load(residual + x * t.residual_stride[2], lanes);
-    v = clamp(v);
+    values[x] = v = clamp(v);
     if (t.stream) {
       v.stream(to + x * t.stride[2]);
     } else {
       v.store(to + x * t.stride[2], lanes);
     }
-    if (t.sums == nullptr) continue;
-    if (z == 0 && y == 0 && x == 0) sums.start(v);
-    sums.add(v);
   }
+  if (t.moments != nullptr) moments.add(values, t.size[2]);
 }
 
 // `lanes` channels of a tile: m[xi * xi_stride] and on are their products.
@@ -290,7 +302,7 @@ FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const
   constexpr int kPlane = kPy * kPx;
   const ClampOf<V> clamp(epilogue);
   const ChannelTermsOf<V> terms(epilogue, channel, lanes);
-  TileSums<V> sums{};
+  TileMoments<V> moments{};
   alignas(64) V tile[kPz > 1 ? kZ * kPlane : 1];
   if (kPz > 1) {
     for (int i = 0; i < kPlane; ++i) {
@@ -320,10 +332,10 @@ FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const
 #pragma GCC unroll 8
       for (int x = 0; x < kPx; ++x) line[x] = plane[y * kPx + x];
       Axis<kX>::output(line);
-      store_line<kX>(line, t, z, y, channel, lanes, terms, clamp, sums);
+      store_line<kX>(line, t, z, y, channel, lanes, terms, clamp, moments);
     }
   }
-  if (t.sums != nullptr) sums.store(t, channel, lanes);
+  if (t.moments != nullptr) moments.store(t, channel, lanes);
 }
 
 // m[xi * xi_stride + lane]: the products of a tile with a panel, of which t.lanes are channels.
