@@ -56,6 +56,24 @@ class PackedSeparable:
         nthreads: int,
     ) -> None: ...
 
+class PackedInvertedBottleneck:
+    def __init__(self, expand: _Elements, depthwise: _Elements, project: _Elements, nthreads: int) -> None: ...
+    @property
+    def bytes(self) -> int: ...
+    def run(
+        self,
+        x: _Elements,
+        out: _Elements,
+        stride: tuple[int, int],
+        pad: tuple[int, int],
+        before: tuple[_Floats | None, int, float, float],
+        between: tuple[_Floats | None, int, float, float],
+        after: tuple[_Floats | None, int, float, float],
+        residual: _Elements | None,
+        stream: bool,
+        nthreads: int,
+    ) -> None: ...
+
 def peak_flops(nthreads: int, bf16: bool = False) -> float: ...
 
 class Plan:

@@ -142,9 +142,20 @@ struct RowTables {
     }
   }
 
+  // Those of the input in memory.
   FASTNETS_INLINE void find_lines(const RowPlan& plan, int64_t image, int64_t oz, const RowPair& rows) {
-    const ConvShape& s = plan.s;
     const int64_t* stride = plan.call.x_stride;
+    const T* const x = static_cast<const T*>(plan.call.x) + image * stride[0];
+    find_lines(plan, oz, rows, [&](int64_t z, int64_t y) FASTNETS_INLINE_LAMBDA {
+      return x + z * stride[1] + y * stride[2];
+    });
+  }
+
+  // line_of(z, y): where an input line starts.
+  template <class LineOf>
+  FASTNETS_INLINE void find_lines(const RowPlan& plan, int64_t oz, const RowPair& rows,
+                                  const LineOf& line_of) {
+    const ConvShape& s = plan.s;
     lines = 0;
     for (int64_t i = 0; i < s.kernel[0]; ++i) {
       const int64_t z = oz * s.stride[0] - s.pad[0] + i * s.dilation[0];
@@ -153,7 +164,7 @@ struct RowTables {
       for (int64_t j = 0; j < s.kernel[1] + second; ++j) {
         const int64_t y = rows.y[0] * s.stride[1] - s.pad[1] + j * s.dilation[1];
         if (y < 0 || y >= s.in[1]) continue;
-        line[lines] = static_cast<const T*>(plan.call.x) + image * stride[0] + z * stride[1] + y * stride[2];
+        line[lines] = line_of(z, y);
         const int64_t weights = (i * s.kernel[1] + j) * s.kernel[2] * Vec::width;
         line_weights[0][lines] = j < s.kernel[1] ? weights : kOutside;
         line_weights[1][lines++] = second != 0 && j > 0 ? weights - s.kernel[2] * Vec::width : kOutside;

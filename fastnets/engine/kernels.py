@@ -95,7 +95,7 @@ class OpKernel(Kernel):
 
     @property
     def in_place(self) -> bool:
-        return self.op.name in ("activation", "combine")
+        return self.op.name in ("activation", "combine", "norm")
 
     @property
     def constants(self) -> list[Tensor]:

@@ -14,6 +14,7 @@ from fastnets.ops.conv_arguments import Window
 from fastnets.ops.conv_choice import ConvConfig
 from fastnets.ops.conv_packed import PackedConv
 from fastnets.ops.conv_transpose import PackedConvTranspose
+from fastnets.ops.inverted_bottleneck_packed import PackedInvertedBottleneck
 from fastnets.ops.separable_packed import PackedSeparable
 
 
@@ -166,12 +167,9 @@ class Separable(Kernel):
     def emit(self, inputs: list[Tensor], out: Tensor) -> None:
         if self.packed is None:
             first, terms, window = self.depthwise.terms, self.terms, self.depthwise.window
-            pointwise = self.pointwise.weight.detach()
-            if terms.scale is not None:
-                pointwise = pointwise * terms.scale.view(-1, *(1,) * (pointwise.dim() - 1))
             self.packed = PackedSeparable(
                 self.depthwise.weight.to(self.dtype),
-                pointwise.to(self.dtype),
+                scaled(self.pointwise.weight, terms.scale).to(self.dtype),
                 terms.shift,
                 middle_scale=first.scale,
                 middle_bias=first.shift,
@@ -189,6 +187,55 @@ class Separable(Kernel):
         pixels = node.shape[0] * prod(node.shape[2:])
         middle = len(self.depthwise.weight)
         return 2 * pixels * middle * (prod(self.depthwise.weight.shape[2:]) + node.shape[1])
+
+
+@dataclass(eq=False)
+class InvertedBottleneck(Kernel):
+    """A 1x1 convolution of images, a depthwise one of its results and a 1x1 one of those, in one kernel."""
+
+    name: ClassVar[str] = "inverted_bottleneck"
+
+    expand: Conv
+    depthwise: Conv
+    project: Conv
+    packed: PackedInvertedBottleneck | None = field(default=None, init=False)
+
+    @property
+    def accepts(self) -> frozenset[str]:
+        return frozenset({"scale", "shift", "residual", "activation"})
+
+    def emit(self, inputs: list[Tensor], out: Tensor) -> None:
+        if self.packed is None:
+            first, middle, terms = self.expand.terms, self.depthwise.terms, self.terms
+            self.packed = PackedInvertedBottleneck(
+                scaled(self.expand.weight, first.scale).to(self.dtype),
+                scaled(self.depthwise.weight, middle.scale).to(self.dtype),
+                scaled(self.project.weight, terms.scale).to(self.dtype),
+                terms.shift,
+                expand_bias=first.shift,
+                middle_bias=middle.shift,
+                stride=self.depthwise.window.stride,
+                padding=self.depthwise.window.padding,
+                expand_activation=first.activation.name,
+                expand_parameters=first.activation.parameters,
+                middle_activation=middle.activation.name,
+                middle_parameters=middle.activation.parameters,
+                activation=terms.activation.name,
+                parameters=terms.activation.parameters,
+            )
+        self.packed(inputs[0], residual=inputs[1] if self.terms.residual else None, out=out)
+
+    def flops(self, node: Node) -> int:
+        middle = len(self.depthwise.weight)
+        after = prod(self.depthwise.weight.shape[2:]) + node.shape[1]
+        expanded = prod(node.inputs[0].shape)  # of each middle channel
+        return 2 * middle * (expanded + node.shape[0] * prod(node.shape[2:]) * after)
+
+
+def scaled(weight: Tensor, scale: Tensor | None) -> Tensor:
+    """A weight (Cout, ...) with its output channels scaled."""
+    weight = weight.detach()
+    return weight if scale is None else weight * scale.view(-1, *(1,) * (weight.dim() - 1))
 
 
 def describe(config: ConvConfig) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fastnets.engine.graph import Graph, Node
 from fastnets.engine.kernels import Concat, Kernel, OpKernel, Terms, Torch, View
-from fastnets.engine.kernels_conv import Conv, Linear, Separable, Transposed, Whole
+from fastnets.engine.kernels_conv import Conv, InvertedBottleneck, Linear, Separable, Transposed, Whole
 from fastnets.engine.rules_pointwise import pointwise
 from fastnets.ops.layout import KERNEL_DTYPES
 
@@ -98,7 +98,7 @@ def _can_read(node: Node, index: int, layouts: Layouts) -> bool:
         return x.is_contiguous()
     if isinstance(kernel, OpKernel):
         return _together(x, 1 if x.dim() == 2 else _axis(kernel))
-    if isinstance(kernel, Conv | Separable | Transposed | Whole):
+    if isinstance(kernel, Conv | InvertedBottleneck | Separable | Transposed | Whole):
         return _together(x, 1) or _takes_any_order(node, node.inputs[index])
     return True
 

@@ -193,7 +193,7 @@ class Optimized(nn.Module):
                 self._graphs[kinds, spec] = self._trace(args, kwargs)
             graph = self._graphs[kinds, spec].copy()
             lower(graph, self._context)
-            fuse(graph)
+            fuse(graph, threads())
             if self.dtype == "bf16":
                 in_bfloat16(graph)
             return make_plan(graph, threads())

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fastnets.engine.graph import Node
 from fastnets.engine.kernels import Kernel, Terms
-from fastnets.engine.kernels_conv import Conv, Linear, Separable, Transposed
+from fastnets.engine.kernels_conv import Conv, InvertedBottleneck, Linear, Separable, Transposed
 from fastnets.engine.lower import Context, Lowered, rule
 from fastnets.ops.conv_arguments import Window
 from fastnets.ops.epilogue import Activation
@@ -110,4 +110,24 @@ def own_separable(node: Node, context: Context) -> Lowered | str:
     groups = args["x"].shape[1]
     first = Conv(depthwise, _window(args), groups, context.packs_of(depthwise, groups), terms=middle)
     kernel = Separable(first, Conv(pointwise, plain, 1, context.packs_of(pointwise, 1)), terms=terms)
+    return kernel, [args["x"], *([] if residual is None else [residual])]
+
+
+@rule("fastnets::inverted_bottleneck")
+def own_inverted_bottleneck(node: Node, context: Context) -> Lowered | str:
+    args = node.args
+    names = ("expand", "depthwise", "project", "bias", "expand_bias", "middle_bias")
+    residual = args["residual"]
+    if any(isinstance(args[name], Node) for name in names) or isinstance(residual, Tensor):
+        return "the weights are computed by the network"
+    expand, depthwise, project = (args[name] for name in names[:3])
+    first, middle, after = (
+        Activation(args[f"{name}activation"], tuple(args[f"{name}parameters"])) for name in ("expand_", "middle_", "")
+    )
+    plain = Window((1, 1), ((0, 0), (0, 0)), (1, 1))
+    window = _window(args | {"dilation": (1, 1)})
+    wide = Conv(expand, plain, 1, {}, terms=Terms(shift=args["expand_bias"], activation=first))
+    deep = Conv(depthwise, window, len(depthwise), {}, terms=Terms(shift=args["middle_bias"], activation=middle))
+    terms = Terms(shift=args["bias"], residual=residual is not None, activation=after)
+    kernel = InvertedBottleneck(wide, deep, Conv(project, plain, 1, {}), terms=terms)
     return kernel, [args["x"], *([] if residual is None else [residual])]

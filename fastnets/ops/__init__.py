@@ -11,6 +11,7 @@ from fastnets.ops.conv import PackedConv, conv
 from fastnets.ops.conv_transpose import PackedConvTranspose, conv_transpose
 from fastnets.ops.depthwise import depthwise
 from fastnets.ops.grid_sample import grid_sample
+from fastnets.ops.inverted_bottleneck import PackedInvertedBottleneck, inverted_bottleneck
 from fastnets.ops.linear import PackedLinear, linear
 from fastnets.ops.nms import nms
 from fastnets.ops.norm import batch_norm, group_norm, instance_norm, moments
@@ -26,6 +27,7 @@ from fastnets.ops.window_gather import window_gather
 __all__ = [
     "PackedConv",
     "PackedConvTranspose",
+    "PackedInvertedBottleneck",
     "PackedLinear",
     "PackedSeparable",
     "activation",
@@ -40,6 +42,7 @@ __all__ = [
     "grid_sample",
     "group_norm",
     "instance_norm",
+    "inverted_bottleneck",
     "layer_norm",
     "linear",
     "local_response_norm",

@@ -1,0 +1,289 @@
+// The wide tensor between the convolutions, six times its input in MobileNet, never leaves the caches: a ring
+// holds those of its rows that the next output rows read, and the depthwise results go on to a product from a
+// panel.
+//
+// An item is a tile of an image: a run of output rows, and of columns where rows are so wide that the ring
+// would leave L2. It goes down its rows by steps. A step expands the input rows that the ring lacks, some
+// channels at a time, and runs their depthwise convolution while they are in L1. Tiles that touch expand the
+// rows and columns that both read twice.
+//
+// The ring is [channels / lanes][row][column][lanes], with the zeros left and right of the image as columns
+// of their own, so that the depthwise rows (cpu/depthwise_row.h) find all taps inside.
+#include "cpu/inverted_bottleneck.h"
+
+#include "cpu/depthwise_row.h"
+#include "cpu/pixel_panel.h"
+
+namespace fastnets {
+namespace FASTNETS_LEVEL {
+namespace {
+
+constexpr int64_t kLanes = kPanelVectors * Vec::width;  // channels that are expanded together
+constexpr int64_t kTileBytes = 448 << 10;  // of ring and panel: L2 holds the weights, x and y as well
+constexpr int64_t kLeastColumns = 16;
+constexpr int64_t kStepPixels = 56;  // four products of the panel; from 28 to 224 all are as fast
+constexpr int64_t kHaloShare = 16;   // a tile has so many input rows for each that the next one expands again
+
+FASTNETS_INLINE int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+
+// The depthwise convolution of a tile of `columns` output columns, on the ring.
+template <class T>
+ConvCall tile_call(const InvertedBottleneckCall& call, int64_t columns) {
+  ConvCall tile{};
+  tile.shape = call.shape, tile.element = call.element;
+  ConvShape& s = tile.shape;
+  s.batch = 1, s.out[2] = columns, s.pad[2] = 0;
+  s.in[2] = (columns - 1) * s.stride[2] + s.kernel[2];
+  tile.x_stride[3] = kLanes, tile.x_stride[2] = s.in[2] * kLanes;
+  tile.weights = call.depthwise;
+  return tile;
+}
+
+// How the output is cut into items, and what a thread needs for the largest of them.
+template <class T>
+struct Plan {
+  const InvertedBottleneckCall& call;
+  int64_t depth, middle, panels;  // of x and of what is expanded, in whole factors; of channels of the ring
+  int64_t columns, tiles;         // of a row, at most
+  ConvCall tile;
+  RowPlan row;
+  int64_t pair_rows, step, bands;  // output rows of a pair; pairs of a step; runs of rows of an image
+  int64_t ring_rows;
+
+  Plan(const InvertedBottleneckCall& c, int threads)
+      : call(c),
+        depth(whole_factors<T>(c.cin)),
+        middle(whole_factors<T>(c.shape.cout)),
+        panels(ceil_div(c.shape.cout, kLanes)),
+        columns(fitting_columns(c)),
+        tiles(ceil_div(c.shape.out[2], columns)),
+        tile(tile_call<T>(c, columns)),
+        row(tile) {
+    const ConvShape& s = c.shape;
+    pair_rows = row.paired ? 2 : 1;
+    step = most(1, least(row.pairs, kStepPixels / (columns * pair_rows)));
+    ring_rows = (step * pair_rows - 1) * s.stride[1] + s.kernel[1];
+    bands = threads == 1 ? 1 : fitting_bands(threads);
+  }
+  // Two items a thread where tiles are high enough, else one.
+  int64_t fitting_bands(int64_t threads) const {
+    const ConvShape& s = call.shape;
+    const int64_t others = most(1, s.batch * tiles), again = most(1, s.kernel[1] - s.stride[1]);
+    const int64_t items = others * (s.out[1] * s.stride[1] / (kHaloShare * again));
+    return most(1, least(row.pairs, ceil_div(items < 2 * threads ? threads : 2 * threads, others)));
+  }
+  // Columns of a tile such that all have nearly the same.
+  static int64_t fitting_columns(const InvertedBottleneckCall& c) {
+    const ConvShape& s = c.shape;
+    const int64_t rows = kPair * s.stride[1] + s.kernel[1] + kPair;  // of ring and panel
+    const int64_t bytes = rows * s.cout * static_cast<int64_t>(sizeof(T));
+    const int64_t most_columns = most(kLeastColumns, kTileBytes / bytes);
+    return ceil_div(s.out[2], most(1, ceil_div(s.out[2], most_columns)));
+  }
+  FASTNETS_INLINE bool aligns() const { return depth != call.cin; }  // x, to whole factors
+  FASTNETS_INLINE int64_t ring_elements() const { return panels * ring_rows * row.s.in[2] * kLanes; }
+  FASTNETS_INLINE int64_t aligned_elements() const { return aligns() ? row.s.in[2] * depth : 0; }
+  FASTNETS_INLINE int64_t panel_pixels() const { return step * pair_rows * columns; }
+  FASTNETS_INLINE int64_t private_bytes() const {
+    return row.bytes() + PixelPanel<T>::bytes(middle, panel_pixels()) + slice_bytes<T>(ring_elements()) +
+           slice_bytes<T>(ring_rows * aligned_elements());
+  }
+};
+
+// `lanes` channels of kRows pixels of the ring.
+template <int kRows, int kVectors, class Last, class T>
+__attribute__((noinline)) void expand_pixels(const Rows<T>& x, const T* b, int64_t depth, T* y,
+                                             int64_t channel, int64_t lanes, const Epilogue& epilogue) {
+  Sums<kRows, Last> sum;
+  accumulate<kRows, kVectors, Last, false>(sum, x, b, depth);
+  constexpr int kBefore = (kVectors - 1) * Vec::width;
+  const ClampOf<Last> clamp_last(epilogue);
+  const ChannelTermsOf<Last> terms_last(epilogue, channel + kBefore, static_cast<int>(lanes - kBefore));
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) clamp_last(terms_last(sum.last[i])).store(y + i * kLanes + kBefore);
+  if (kVectors == 1) return;
+  const Clamp clamp(epilogue);
+  const ChannelTerms terms(epilogue, channel, Vec::width);
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) clamp(terms(sum.full[i])).store(y + i * kLanes);
+}
+
+template <class T>
+using ExpandPixels = void (*)(const Rows<T>&, const T*, int64_t, T*, int64_t, int64_t, const Epilogue&);
+
+#define FASTNETS_EXPAND(rows) expand_pixels<rows, Kind::kVectors, typename Kind::Last, T>
+
+// A tile, in the memory of a thread.
+template <class T>
+struct Tile {
+  const Plan<T>& plan;
+  const InvertedBottleneckCall& call;
+  int64_t image, x;  // its first output column
+  ConvCall depthwise;
+  RowPlan row;
+  Arena arena;
+  RowTables<T> tables;
+  PixelPanel<T> panel;
+  T *ring, *aligned;
+  int64_t ring_row, ring_panel;  // elements of them
+  int64_t first, last;           // columns of a ring row that are inside of the image
+  int64_t ready = 0;             // the ring has the input rows before this one
+
+  Tile(const Plan<T>& p, int64_t of_image, int64_t begin, int64_t end, void* memory)
+      : plan(p),
+        call(p.call),
+        image(of_image),
+        x(begin),
+        depthwise(tile_call<T>(p.call, end - begin)),
+        row(depthwise),
+        arena(memory),
+        tables(row, arena),
+        panel(p.middle, p.panel_pixels(), arena),
+        ring(arena.take<T>(p.ring_elements())),
+        aligned(arena.take<T>(p.ring_rows * p.aligned_elements())),
+        ring_row(row.s.in[2] * kLanes),
+        ring_panel(p.ring_rows * ring_row) {
+    const int64_t left = input_column();
+    first = least(row.s.in[2], left < 0 ? -left : 0);
+    last = most(first, least(row.s.in[2], call.shape.in[2] - left));
+    for (int64_t i = 0; i < plan.panels * plan.ring_rows; ++i) {
+      for (int64_t k = 0; k < first * kLanes; ++k) ring[i * ring_row + k] = T{};
+      for (int64_t k = last * kLanes; k < ring_row; ++k) ring[i * ring_row + k] = T{};
+    }
+  }
+  FASTNETS_INLINE int64_t input_column() const { return x * call.shape.stride[2] - call.shape.pad[2]; }
+  FASTNETS_INLINE T* ring_line(int64_t i, int64_t y) const {
+    return ring + i * ring_panel + y % plan.ring_rows * ring_row;
+  }
+
+  // The columns of an input row that the ring holds, as the rows of a product.
+  FASTNETS_INLINE Rows<T> input_line(int64_t y) const {
+    if (plan.aligns())
+      return {aligned + y % plan.ring_rows * plan.aligned_elements(), kColumns<T>, plan.depth};
+    const int64_t* stride = call.x_stride;
+    const int64_t column = input_column() + first;
+    const T* const line = static_cast<const T*>(call.x) + image * stride[0] + y * stride[2];
+    return {line + column * stride[3], kColumns<T>, stride[3]};
+  }
+  void align(int64_t y) {
+    const int64_t* stride = call.x_stride;
+    const T* from = static_cast<const T*>(call.x) + image * stride[0] + y * stride[2];
+    from += (input_column() + first) * stride[3];
+    T* to = aligned + y % plan.ring_rows * plan.aligned_elements();
+    for (int64_t i = first; i < last; ++i, from += stride[3], to += plan.depth) {
+      for (int64_t k = 0; k < plan.depth; ++k) to[k] = k < call.cin ? from[k] : T{};
+    }
+  }
+
+  template <class Kind>
+  FASTNETS_INLINE void expand_line(Kind, int64_t i, int64_t y) {
+    static constexpr ExpandPixels<T> kProducts[] = {FASTNETS_ROWS(FASTNETS_EXPAND)};
+    const int64_t channel = i * kLanes, lanes = least(call.shape.cout - channel, kLanes);
+    const T* const weights = static_cast<const T*>(call.expand) + channel * plan.depth;
+    const Rows<T> from = input_line(y);
+    T* const to = ring_line(i, y) + first * kLanes;
+    const RowCut cut(last - first);
+    for (int64_t part = 0; part < cut.parts; ++part) {
+      const int64_t begin = cut.begin(part);
+      const Rows<T> rows{from.a + begin * from.row_stride, from.block_stride, from.row_stride};
+      kProducts[cut.begin(part + 1) - begin - 1](rows, weights, plan.depth, to + begin * kLanes, channel,
+                                                 lanes, call.before);
+    }
+    if (Clamp(call.before).more) activate_row(to, (last - first) * kLanes, call.before);
+  }
+
+  // The output rows of a pair, channels of panel `i` of the ring, into the panel from pixel `pixel` on.
+  void run_depthwise(int64_t i, int64_t pair, int64_t pixel) {
+    const int64_t columns = row.s.out[2], from = i * kPanelVectors;
+    tables.find_lines(row, 0, tables.pair[pair], [&](int64_t, int64_t y) FASTNETS_INLINE_LAMBDA {
+      return ring_line(i, y) - i * kLanes;  // the kernel adds its channel
+    });
+    const bool two = tables.pair[pair].y[1] != kOutside;
+    for (int64_t k = 0; k < row.segments; ++k) {
+      const Place<T> place{panel.a + (pixel + tables.segment[k].x) * kColumns<T>,
+                           columns * kColumns<T>,
+                           kColumns<T>,
+                           panel.block_stride,
+                           nullptr,
+                           0,
+                           0,
+                           true,
+                           false};
+      run(row, tables, k, two, from, least(row.vectors, from + kPanelVectors), place, call.between);
+    }
+  }
+
+  // The output rows of the pairs [from, to).
+  void run_step(int64_t from, int64_t to) {
+    const ConvShape& s = call.shape;
+    const int64_t y = from * plan.pair_rows, rows = least(s.out[1], to * plan.pair_rows) - y;
+    const int64_t top = y * s.stride[1] - s.pad[1];
+    const int64_t begin = most(ready, top),
+                  end = least(s.in[1], top + (rows - 1) * s.stride[1] + s.kernel[1]);
+    if (plan.aligns()) {
+      for (int64_t line = begin; line < end; ++line) align(line);
+    }
+    for (int64_t i = 0; i < plan.panels; ++i) {
+      with_panel(least(s.cout - i * kLanes, kLanes), [&](auto kind) FASTNETS_INLINE_LAMBDA {
+        for (int64_t line = begin; line < end; ++line) expand_line(kind, i, line);
+      });
+      for (int64_t pair = from; pair < to; ++pair) {
+        run_depthwise(i, pair, (pair - from) * plan.pair_rows * row.s.out[2]);
+      }
+    }
+    ready = most(ready, end);
+    finish_rows(y, rows);
+  }
+
+  void finish_rows(int64_t y, int64_t rows) {
+    const int64_t *to = call.y_stride, *from = call.after.residual_stride;
+    int64_t pixels = 0;
+    for (int64_t r = 0; r < rows; ++r) {
+      for (int64_t i = 0; i < row.s.out[2]; ++i, ++pixels) {
+        panel.y_offset[pixels] = image * to[0] + (y + r) * to[2] + (x + i) * to[3];
+        panel.residual_offset[pixels] = image * from[0] + (y + r) * from[2] + (x + i) * from[3];
+      }
+    }
+    activate_panel(panel, pixels, call.between);
+    const Projection<T> projection{static_cast<const T*>(call.project), call.cout, static_cast<T*>(call.y),
+                                   call.after, call.stream};
+    project(panel, projection, pixels, 0, ceil_div(call.cout, kLanes));
+  }
+};
+
+template <class T>
+void run_items(const InvertedBottleneckCall& call, void* scratch, ThreadContext& context) {
+  const Plan<T> plan(call, context.threads);
+  const int64_t private_bytes = plan.private_bytes(), pairs = plan.row.pairs, width = call.shape.out[2];
+  void* const memory = static_cast<char*>(scratch) + context.thread * private_bytes;
+  for (int64_t item; (item = next_item(context)) < call.shape.batch * plan.tiles * plan.bands;) {
+    const int64_t band = item % plan.bands, column = item / plan.bands % plan.tiles;
+    Tile<T> tile(plan, item / plan.bands / plan.tiles, width * column / plan.tiles,
+                 width * (column + 1) / plan.tiles, memory);
+    const int64_t end = pairs * (band + 1) / plan.bands;
+    for (int64_t pair = pairs * band / plan.bands; pair < end; pair += plan.step) {
+      tile.run_step(pair, least(end, pair + plan.step));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace FASTNETS_LEVEL
+
+int64_t FASTNETS_ENTRY(inverted_bottleneck_scratch)(const InvertedBottleneckCall& call, int threads) {
+  using namespace FASTNETS_LEVEL;
+  int64_t bytes = 0;
+  with_element(call.element,
+               [&](auto zero) { bytes = threads * Plan<decltype(zero)>(call, threads).private_bytes(); });
+  return bytes;
+}
+
+void FASTNETS_ENTRY(inverted_bottleneck)(const InvertedBottleneckCall& call, void* scratch,
+                                         ThreadContext& context) {
+  using namespace FASTNETS_LEVEL;
+  with_element(call.element, [&](auto zero) { run_items<decltype(zero)>(call, scratch, context); });
+  if (call.stream) stream_fence();
+  finish(context);
+}
+
+}  // namespace fastnets
