@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# bench/gpu.sh OUT_DIR [--cpu-check]: install, test and measure the GPU kernels on this machine, in under 8 minutes.
+# bench/gpu.sh OUT_DIR [--cpu-check | --tune]: install, test and measure the GPU kernels here, in under 8 minutes.
 # Results: OUT_DIR/gpu.csv, OUT_DIR/summary.txt, and a log a step. --cpu-check runs the same steps with Triton's
-# interpreter on tiny sizes, without installing: it says whether the script works, and nothing about speed.
+# interpreter on tiny sizes, without installing: it says whether the script works, and nothing about speed. --tune
+# measures configurations instead and writes kernels/tuned/<gpu>.json, which later calls read.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-out=${1:?usage: bench/gpu.sh OUT_DIR [--cpu-check]}
+out=${1:?usage: bench/gpu.sh OUT_DIR [--cpu-check | --tune]}
 check=${2:-}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
@@ -46,8 +47,12 @@ if [ "$check" = --cpu-check ]; then
   export TRITON_INTERPRET=1
   step values 200 "$python" -P -m pytest -q -p no:cacheprovider tests/kernel_values*.py -k n2-21to21-6x5-k3x3
   step measure 200 "$python" bench/gpu.py "$out" --cpu-check
+elif [ "$check" = --tune ]; then
+  step install 150 "$python" -m pip install --no-build-isolation --no-deps -e .
+  step tune 440 "$python" bench/gpu_tune.py --seconds 400
+  cp "$out/tune.log" "$out/table.txt"
 elif [ -n "$check" ]; then
-  echo "bench/gpu.sh: the second argument is '$check': pass --cpu-check, or none" >&2
+  echo "bench/gpu.sh: the second argument is '$check': pass --cpu-check, --tune, or none" >&2
   exit 2
 else
   step install 150 "$python" -m pip install --no-build-isolation --no-deps -e .

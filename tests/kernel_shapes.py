@@ -13,6 +13,7 @@ from fastnets.kernels import (
     conv_weight,
     depthwise,
     depthwise_weight,
+    inverted_bottleneck,
     nms,
     norm,
     norm_gradient,
@@ -25,6 +26,7 @@ from fastnets.kernels import (
 from fastnets.ops.conv_arguments import ConvCall, window_of
 from fastnets.ops.conv_transpose import ConvTransposeCall
 from fastnets.ops.epilogue import Activation
+from fastnets.ops.inverted_bottleneck_packed import InvertedBottleneckCall
 from fastnets.ops.nms import NmsCall
 from fastnets.ops.norm import NormCall
 from fastnets.ops.resize_argmax import ResizeArgmaxCall
@@ -123,6 +125,30 @@ def _separable_shape(inputs: int, outputs: int, size: tuple[int, ...], dtype: to
     return Shape(f"separable-{inputs}-{outputs}-{dtype}", lambda: separable.launch(call), products)
 
 
+def _inverted_shape(
+    inputs: int, middle: int, outputs: int, size: int, kernel: int = 3, *, stride: int = 1, dtype: torch.dtype = BF16
+) -> Shape:
+    wide = conv_call((8, middle, size, size), middle, (kernel, kernel), groups=middle, stride=stride, dtype=dtype)
+    weight, x = wide.weight, empty(8, inputs, size, size, dtype=dtype)
+    call = InvertedBottleneckCall(
+        x=x,
+        expand=weight.new_empty((middle, inputs)),
+        depthwise=weight,
+        project=weight.new_empty((outputs, middle)),
+        bias=weight.new_empty(outputs),
+        expand_bias=weight.new_empty(middle),
+        middle_bias=weight.new_empty(middle),
+        residual=x if inputs == outputs else None,
+        window=wide.window,
+        expand_activation=Activation("relu6"),
+        middle_activation=Activation("relu6"),
+    )
+    assert inverted_bottleneck.can_run(call) is None
+    products = () if dtype == FP32 else ("_block",)
+    name = f"inverted-{inputs}-{middle}-{outputs}-{size}-k{kernel}-s{stride}-{dtype}"
+    return Shape(name, lambda: inverted_bottleneck.launch(call), products, wide=("_block",))
+
+
 def _norm(call: NormCall, *, backward: bool) -> None:
     assert norm.can_run(call) is None
     y = norm.launch(call)
@@ -183,6 +209,11 @@ SHAPES = [
     _separable_shape(728, 728, (19, 19)),
     _separable_shape(32, 64, (112, 112)),
     _separable_shape(64, 64, (56, 56), FP32),
+    _inverted_shape(16, 96, 24, 112, stride=2),
+    _inverted_shape(24, 144, 24, 56),
+    _inverted_shape(24, 144, 40, 56, 5, stride=2),
+    _inverted_shape(96, 576, 96, 14),
+    _inverted_shape(24, 144, 24, 56, dtype=FP32),
     _norm_shape((2, 32, 96, 96, 96), 32, backward=True),
     _norm_shape((4, 320, 56, 56), 32, FP32),
     _transposed_shape(128, 64, (24, 24, 24)),

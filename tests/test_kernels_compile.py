@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -73,3 +74,13 @@ def test_too_many_registers_are_found() -> None:
     """The assembler would rather spill: numbers instead of a kernel."""
     compiled = Compiled(128, 0, 0, 1024, "", b"")
     assert compiled.problems(80) == ["128 registers x 1024 threads"]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_threads_exchange_is_behind_barriers(architecture: int) -> None:
+    """The inverted bottleneck: expanded values stored, a barrier, loaded for each tap, a barrier."""
+    (shape,) = [s for s in SHAPES if s.name == "inverted-24-144-24-56-k3-s1-torch.bfloat16"]
+    (launch,) = launches_of(shape, architecture)
+    letters = {"tt.store": "S", "tt.load": "L"}
+    steps = re.findall(r"\b(?:tt\.store|tt\.load|(?:ttg|gpu)\.barrier)\b", compile_launch(launch, architecture).ttgir)
+    assert re.fullmatch("L+SBL+BL+S", "".join(letters.get(step, "B") for step in steps))
