@@ -197,6 +197,6 @@ def _block(x, expand, depthwise, project, expand_bias, middle_bias, bias, residu
             acc = tl.dot(a, b, acc, input_precision=PRECISION)
         y, xo = (y0 + my).to(INDEX), (x0 + mx).to(INDEX)
         mask = ((y < out_y) & (xo < out_x))[:, None] & (co < OUTPUTS)[None, :]
-        r_at = n * rs_n + y * rs_y + xo * rs_x
-        o_at = n * os_n + y * os_y + xo * os_x
-        store(acc, bias, residual, out, r_at, o_at, co, mask, alpha, beta, KIND, OUTPUTS, UNIT_OUT)
+        r_at = tl.multiple_of(n * rs_n + y * rs_y + xo * rs_x, UNIT_OUT)
+        o_at = tl.multiple_of(n * os_n + y * os_y + xo * os_x, UNIT_OUT)
+        store(acc, bias, residual, out, r_at, o_at, co, mask, alpha, beta, KIND, OUTPUTS)

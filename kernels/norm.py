@@ -221,6 +221,6 @@ def _apply(x, table, weight, bias, residual, out, size_z, size_y, size_x, xs_n, 
     if weight is not None:
         scale *= tl.load(weight + c, mask=in_c, other=0.0).to(tl.float32)
     normal = (value - high[None, :] - low[None, :]) * scale[None, :]
-    r_at = n.to(INDEX) * rs_n + z * rs_z + y * rs_y + xo * rs_x
-    o_at = n.to(INDEX) * os_n + z * os_z + y * os_y + xo * os_x
-    store(normal, bias, residual, out, r_at, o_at, c, mask, alpha, beta, KIND, CHANNELS, UNIT)
+    r_at = tl.multiple_of(n.to(INDEX) * rs_n + z * rs_z + y * rs_y + xo * rs_x, UNIT)
+    o_at = tl.multiple_of(n.to(INDEX) * os_n + z * os_z + y * os_y + xo * os_x, UNIT)
+    store(normal, bias, residual, out, r_at, o_at, c, mask, alpha, beta, KIND, CHANNELS)

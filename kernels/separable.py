@@ -143,6 +143,6 @@ def _fused(x, depthwise, pointwise, scale, shift, bias, residual, out, pixels,
         b = tl.load(pointwise + c[:, None] * OUTPUTS + co[None, :], mask=inside, other=0.0)
         acc = tl.dot(a, b, acc, input_precision=PRECISION)
     mask = (pixel < pixels)[:, None] & (co < OUTPUTS)[None, :]
-    r_at = n * rs_n + z * rs_z + y * rs_y + xo * rs_x
-    o_at = n * os_n + z * os_z + y * os_y + xo * os_x
-    store(acc, bias, residual, out, r_at, o_at, co, mask, alpha, beta, KIND, OUTPUTS, UNIT_OUT)
+    r_at = tl.multiple_of(n * rs_n + z * rs_z + y * rs_y + xo * rs_x, UNIT_OUT)
+    o_at = tl.multiple_of(n * os_n + z * os_z + y * os_y + xo * os_x, UNIT_OUT)
+    store(acc, bias, residual, out, r_at, o_at, co, mask, alpha, beta, KIND, OUTPUTS)

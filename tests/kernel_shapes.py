@@ -122,7 +122,8 @@ def _separable_shape(inputs: int, outputs: int, size: tuple[int, ...], dtype: to
         middle_activation=Activation("relu6"),
     )
     products = () if dtype == FP32 else ("_fused",)
-    return Shape(f"separable-{inputs}-{outputs}-{dtype}", lambda: separable.launch(call), products)
+    name = f"separable-{inputs}-{outputs}-{dtype}"
+    return Shape(name, lambda: separable.launch(call), products, wide=("_fused",))
 
 
 def _inverted_shape(
@@ -171,7 +172,8 @@ def _transposed_shape(inputs: int, outputs: int, size: tuple[int, ...], dtype: t
     call = ConvTransposeCall(empty(2, inputs, *size, dtype=dtype), weight, weight.new_empty(outputs), None, *numbers)
     assert conv_transpose.can_run(call) is None
     products = () if dtype == FP32 else ("_taps",)
-    return Shape(f"transposed-{inputs}-{outputs}-{dtype}", lambda: conv_transpose.launch(call), products)
+    name = f"transposed-{inputs}-{outputs}-{dtype}"
+    return Shape(name, lambda: conv_transpose.launch(call), products, wide=("_taps",))
 
 
 def _boxes(count: int) -> NmsCall:
@@ -216,7 +218,7 @@ SHAPES = [
     _inverted_shape(24, 144, 24, 56, dtype=FP32),
     _norm_shape((2, 32, 96, 96, 96), 32, backward=True),
     _norm_shape((4, 320, 56, 56), 32, FP32),
-    _transposed_shape(128, 64, (24, 24, 24)),
+    _transposed_shape(128, 24, (24, 24, 24)),
     _transposed_shape(256, 128, (28, 28), FP32),
     Shape("resize_argmax", lambda: resize_argmax.launch(ResizeArgmaxCall(empty(1, 16, 128, 128, 128), (512,) * 3))),
     Shape("argmax", lambda: resize_argmax.launch(ResizeArgmaxCall(empty(1, 21, 512, 512), (512, 512)))),

@@ -53,10 +53,9 @@ def _padded(position, k, STRIDE: tl.constexpr, STEP: tl.constexpr, before, size,
 
 
 @triton.jit
-def _inexact(acc, bias, residual, out, r_at, o_at, c, mask, alpha, beta, KIND: tl.constexpr, CHANNELS: tl.constexpr,
-             UNIT: tl.constexpr):  # fmt: skip
+def _inexact(acc, bias, residual, out, r_at, o_at, c, mask, alpha, beta, KIND: tl.constexpr, CHANNELS: tl.constexpr):
     """A relative error of 1e-4: 1 / 80 of the rounding to bfloat16."""
-    _store(acc * 1.0001, bias, residual, out, r_at, o_at, c, mask, alpha, beta, KIND, CHANNELS, UNIT)
+    _store(acc * 1.0001, bias, residual, out, r_at, o_at, c, mask, alpha, beta, KIND, CHANNELS)
 
 
 @triton.jit
