@@ -30,7 +30,9 @@ bench-ops: $(VENV)/.bench
 
 # Whole networks against other libraries; MODELS="--minutes 12 --peers openvino,ncnn" bounds it.
 bench-models: $(VENV)/.bench
+	$(VENV)/bin/python bench/engine.py
 	$(VENV)/bin/python bench/models.py $(MODELS)
+	$(VENV)/bin/python bench/models.py --dtype bf16 $(MODELS)
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check .

@@ -1,4 +1,7 @@
-"""A network in each library: what bench/models.py times, one library a process."""
+"""A network in each library: what bench/models.py times, one library a process.
+
+Inputs and outputs are float32 everywhere; dtype "bf16" is what a library computes in.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,23 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from model_zoo import Network
 from torch import Tensor
 
+Dtype = Literal["fp32", "bf16"]
 Run = Callable[[], Any]
 Made = tuple[Run, Callable[[], Tensor]]  # what is timed, and the output
 
 
-def fastnets(network: Network, threads: int) -> Made:
+def fastnets(network: Network, threads: int, dtype: Dtype) -> Made:
     from fastnets.engine import optimize
 
     x = network.input()
-    model = optimize(network.model(), x)
+    model = optimize(network.model(), x, dtype=dtype)
 
     def run() -> Tensor:
         with torch.inference_mode():
@@ -32,28 +36,29 @@ def fastnets(network: Network, threads: int) -> Made:
     return run, run
 
 
-def _channels_last(network: Network) -> tuple[torch.nn.Module, Tensor]:
+def _channels_last(network: Network, dtype: Dtype) -> tuple[torch.nn.Module, Tensor]:
     last: Any = torch.channels_last_3d if network.is_3d else torch.channels_last
-    return network.model().to(memory_format=last), network.input().contiguous(memory_format=last)
+    kind = torch.bfloat16 if dtype == "bf16" else torch.float32
+    return network.model().to(kind, memory_format=last), network.input().to(kind, memory_format=last)
 
 
-def eager(network: Network, threads: int) -> Made:
-    model, x = _channels_last(network)
+def eager(network: Network, threads: int, dtype: Dtype) -> Made:
+    model, x = _channels_last(network, dtype)
 
     def run() -> Tensor:
         with torch.inference_mode():
             y: Tensor = model(x)
         return y
 
-    return run, run
+    return run, lambda: run().float()
 
 
-def compiled(network: Network, threads: int) -> Made:
+def compiled(network: Network, threads: int, dtype: Dtype) -> Made:
     """torch.compile with weights as constants."""
     import torch._inductor.config
 
     torch._inductor.config.freezing = True
-    model, x = _channels_last(network)
+    model, x = _channels_last(network, dtype)
     function = torch.compile(model)
 
     def run() -> Tensor:
@@ -61,22 +66,25 @@ def compiled(network: Network, threads: int) -> Made:
             y: Tensor = function(x)
         return y
 
-    return run, run
+    return run, lambda: run().float()
 
 
-def openvino(network: Network, threads: int) -> Made:
+def openvino(network: Network, threads: int, dtype: Dtype) -> Made:
     import openvino as ov
 
     x = network.input()
     model = ov.convert_model(network.model(), example_input=x)
     model.reshape(list(x.shape))
-    options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    hint = {"fp32": "f32", "bf16": "bf16"}[dtype]
+    options = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
     request = ov.Core().compile_model(model, "CPU", options).create_infer_request()
     request.set_input_tensor(ov.Tensor(np.ascontiguousarray(x.numpy())))
     return request.infer, lambda: torch.from_numpy(next(iter(request.infer().values())))
 
 
-def onnxruntime(network: Network, threads: int) -> Made:
+def onnxruntime(network: Network, threads: int, dtype: Dtype) -> Made:
+    if dtype != "fp32":
+        raise NotImplementedError("ONNX Runtime has no bfloat16 convolutions on a CPU")
     import onnxruntime as ort
 
     x, file = network.input(), io.BytesIO()
@@ -88,7 +96,7 @@ def onnxruntime(network: Network, threads: int) -> Made:
     return lambda: session.run(None, feed), lambda: torch.from_numpy(session.run(None, feed)[0])
 
 
-def ncnn(network: Network, threads: int) -> Made:
+def ncnn(network: Network, threads: int, dtype: Dtype) -> Made:
     """2D and batch 1 only: ncnn has no batches, and its 3D convolution is a plain loop."""
     if network.is_3d or network.shape[0] > 1:
         raise NotImplementedError("ncnn has no batches and no fast 3D convolution")
@@ -106,6 +114,7 @@ def ncnn(network: Network, threads: int) -> Made:
         net = library.Net()
         net.opt.num_threads = threads
         net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+        net.opt.use_bf16_storage = dtype == "bf16"
         net.load_param(str(Path(folder) / "net.ncnn.param"))
         net.load_model(str(Path(folder) / "net.ncnn.bin"))
     image = x[0].numpy().copy()
@@ -123,7 +132,7 @@ def ncnn(network: Network, threads: int) -> Made:
     return run, result
 
 
-LIBRARIES: dict[str, Callable[[Network, int], Made]] = {
+LIBRARIES: dict[str, Callable[[Network, int, Dtype], Made]] = {
     "fastnets": fastnets,
     "openvino": openvino,
     "onnxruntime": onnxruntime,

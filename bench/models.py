@@ -1,11 +1,11 @@
 """Whole networks against other libraries, called back to back and after a pause.
 
-    python bench/models.py [--threads 2] [--minutes 12] [--peers openvino,onnxruntime] [--only resnet]
+    python bench/models.py [--dtype bf16] [--threads 2] [--minutes 12] [--peers openvino,onnxruntime] [--only resnet]
 
 Each library runs in a process of its own, and calls alternate between them. Nothing is reported for a library whose
-output is not within 1e-4 of torch's, nor where building a network takes it longer than --prepare seconds. Writes
-bench/results/models_<threads>threads_<isa>.csv. --minutes ends the run before the next network, and --peers without
-"compile" leaves out the one that takes longest to build.
+output is not within 1e-4 of torch's float32 (0.1 in bf16), nor where building a network takes it longer than --prepare
+seconds. Writes bench/results/models_<dtype>_<threads>threads_<isa>.csv. --minutes ends the run before the next network,
+and --peers without "compile" leaves out the one that takes longest to build.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 from common import provenance
-from model_peers import LIBRARIES, PACKAGES
+from model_peers import LIBRARIES, PACKAGES, Dtype
 from model_zoo import NETWORKS, Network
 
 from fastnets import _C
@@ -38,10 +38,11 @@ PAUSE_S = 0.02
 BURST_S = 0.1
 """Calls back to back take about so long, and are one at least."""
 RHYTHMS = ("back to back", "after 20 ms")
+TOLERANCE = {"fp32": 1e-4, "bf16": 0.1}
 RESULTS = Path(__file__).parent / "results"
 
 
-def work(library: str, threads: int) -> None:
+def work(library: str, threads: int, dtype: Dtype) -> None:
     """Answer each line on stdin: {"prepare": number} with an error or none, {"clock": name} with two times in ms."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)
@@ -53,7 +54,7 @@ def work(library: str, threads: int) -> None:
         if "prepare" in order:
             run = None  # frees the network before this one
             try:
-                run, burst = prepare(library, NETWORKS[order["prepare"]], threads)
+                run, burst = prepare(library, NETWORKS[order["prepare"]], threads, dtype)
                 reply: Any = ""
             except Exception as error:  # a peer that cannot run the network is a row without it
                 reply = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200]
@@ -62,14 +63,14 @@ def work(library: str, threads: int) -> None:
         print(json.dumps(reply), file=answers, flush=True)
 
 
-def prepare(library: str, network: Network, threads: int) -> tuple[Any, int]:
+def prepare(library: str, network: Network, threads: int, dtype: Dtype) -> tuple[Any, int]:
     """The call, and how many of them make a burst."""
-    run, result = LIBRARIES[library](network, threads)
+    run, result = LIBRARIES[library](network, threads, dtype)
     actual = result()
     with torch.inference_mode():
         expected = network.model()(network.input())
     error = float((actual - expected).norm() / expected.norm())
-    if not error < 1e-4:
+    if not error < TOLERANCE[dtype]:
         raise ValueError(f"its output has a relative error of {error:.1e}")
     run()
     start = time.perf_counter()
@@ -94,14 +95,14 @@ def times(run: Any, burst: int, clock: str) -> tuple[float, float]:
 class Worker:
     """A library in a process of its own."""
 
-    def __init__(self, library: str, threads: int) -> None:
-        self.library, self.threads = library, threads
+    def __init__(self, library: str, threads: int, dtype: Dtype) -> None:
+        options = {"--worker": library, "--threads": threads, "--dtype": dtype}
+        self.command = [sys.executable, __file__, *(str(part) for pair in options.items() for part in pair)]
         self._start()
 
     def _start(self) -> None:
-        command = [sys.executable, __file__, "--worker", self.library, "--threads", str(self.threads)]
         self.process = subprocess.Popen(
-            command,
+            self.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -217,6 +218,7 @@ def write(lines: list[dict[str, Any]], target: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dtype", choices=list(TOLERANCE), default="fp32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--row", type=float, default=15, help="seconds of measuring a network, after 3 turns")
@@ -228,13 +230,18 @@ def main() -> None:
     parser.add_argument("--worker", choices=list(LIBRARIES), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.worker, options.threads)
+        work(options.worker, options.threads, options.dtype)
         return
     end = time.perf_counter() + 60 * options.minutes
-    workers = {name: Worker(name, options.threads) for name in ("fastnets", *filter(None, options.peers.split(",")))}
+    names = ("fastnets", *filter(None, options.peers.split(",")))
+    workers = {name: Worker(name, options.threads, options.dtype) for name in names}
     packages = [PACKAGES[name] for name in workers if name in PACKAGES]
-    about = provenance(options.threads, *packages) | {"isa": _C.active_isa(), "clock": options.clock}
-    target = RESULTS / f"models_{options.threads}threads_{_C.active_isa()}.csv"
+    about = provenance(options.threads, *packages) | {
+        "isa": _C.active_isa(),
+        "dtype": options.dtype,
+        "clock": options.clock,
+    }
+    target = RESULTS / f"models_{options.dtype}_{options.threads}threads_{_C.active_isa()}.csv"
     lines: list[dict[str, Any]] = []
     try:
         for number, network in enumerate(NETWORKS):

@@ -146,7 +146,7 @@ def depthwise(draw: st.DrawFn, dims: int, channels: int, least: int) -> nn.Modul
 
 def transposed(draw: st.DrawFn, dims: int, channels: int, least: int) -> nn.Module:
     kernel, stride = draw(st.sampled_from([(2, 2), (3, 1), (4, 2), (3, 2)]))
-    width, padding = 2 * draw(st.integers(1, 3)), kernel // 2 if kernel > 2 else 0
+    width, padding = 2 * draw(st.integers(1, 3)), (kernel - 1) // 2 if kernel > 2 else 0
     return TRANSPOSED[dims](channels, width, kernel, stride, padding)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from fastnets.kernels import (
+    activation,
     conv,
     conv_transpose,
     conv_weight,
@@ -23,6 +24,7 @@ from fastnets.kernels import (
     window_accumulate,
 )
 
+from fastnets.ops.activation import ActivationCall
 from fastnets.ops.conv_arguments import ConvCall, window_of
 from fastnets.ops.conv_transpose import ConvTransposeCall
 from fastnets.ops.epilogue import Activation
@@ -165,6 +167,12 @@ def _norm_shape(shape: tuple[int, ...], groups: int, dtype: torch.dtype = BF16, 
     return Shape(name, lambda: _norm(call, backward=backward), wide=wide)
 
 
+def _activation_shape(*shape: int) -> Shape:
+    x, shift = empty(*shape), torch.empty(shape[1], device="meta")
+    call = ActivationCall(x, Activation("relu"), None, shift, x, x)
+    return Shape(f"activation-{shape[1]}", lambda: activation.launch(call), wide=("_pointwise",))
+
+
 def _transposed_shape(inputs: int, outputs: int, size: tuple[int, ...], dtype: torch.dtype = BF16) -> Shape:
     axes = len(size)
     weight = torch.empty((inputs, outputs, *(2,) * axes), dtype=dtype, device="meta")
@@ -218,6 +226,8 @@ SHAPES = [
     _inverted_shape(24, 144, 24, 56, dtype=FP32),
     _norm_shape((2, 32, 96, 96, 96), 32, backward=True),
     _norm_shape((4, 320, 56, 56), 32, FP32),
+    _activation_shape(32, 256, 56, 56),
+    _activation_shape(32, 24, 56, 56),
     _transposed_shape(128, 24, (24, 24, 24)),
     _transposed_shape(256, 128, (28, 28), FP32),
     Shape("resize_argmax", lambda: resize_argmax.launch(ResizeArgmaxCall(empty(1, 16, 128, 128, 128), (512,) * 3))),

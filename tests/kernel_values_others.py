@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from cases import activation as activation_cases
 from cases import nms as nms_cases
 from cases import norm as norm_cases
 from cases import roi_align as roi_cases
@@ -51,6 +52,27 @@ def test_norm_gradients(activation: str) -> None:
         return group_norm(x, 3, weight, bias, residual=residual, activation=activation, implementation=implementation)
 
     assert max(gradient_errors(function, leaves, "triton")) <= 1e-5
+
+
+POINTWISE = [
+    activation_cases.Case((2, 21, 9, 7), "relu", terms=True),
+    activation_cases.Case((1, 130, 3, 2, 5), "silu", terms=True, wide=True),
+    activation_cases.Case((3, 7, 5), "leaky", (0.2,)),
+    activation_cases.Case((0, 3, 4), "relu"),
+]
+
+
+@pytest.mark.parametrize("case", POINTWISE, ids=lambda case: case.name)
+def test_activation(case: activation_cases.Case) -> None:
+    assert error_of(activation_cases.OP, "triton", activation_cases.make(case)) <= 1e-6
+
+
+def test_activation_in_16_bits_in_place() -> None:
+    call = on_device(converted(activation_cases.make(POINTWISE[0]), torch.bfloat16))
+    expected = activation_cases.OP.reference(in_float64(call))
+    out = activation_cases.OP(type(call)(**{**vars(call), "out": call.x}), "triton")
+    assert out is call.x
+    assert relative_error(out, expected) <= TOLERANCE[torch.bfloat16]
 
 
 @pytest.mark.parametrize(

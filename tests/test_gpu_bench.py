@@ -23,7 +23,17 @@ def test_gpu_bench_dry_run(tmp_path: Path) -> None:
         assert row["note"] == "checked, not timed"
         assert float(row["error"]) <= 1e-5
         assert row["us"] == ""
-    assert "values: ok" in (tmp_path / "summary.txt").read_text(encoding="utf-8")
+    with (tmp_path / "models.csv").open(encoding="utf-8") as file:
+        networks = list(csv.DictReader(file))
+    assert len(networks) >= 8
+    for row in networks:
+        assert row["note"] == "checked, not timed", row
+        assert float(row["error"]) <= 1e-5
+        assert row["ms"] == ""
+    summary = (tmp_path / "summary.txt").read_text(encoding="utf-8")
+    assert "values: ok" in summary
+    assert "plans: ok" in summary
+    assert "networks: ok" in summary
 
 
 def test_gpu_bench_refuses_unknown_arguments(tmp_path: Path) -> None:

@@ -14,6 +14,9 @@ from cases.window_accumulate import to_channels_last
 from torch import Tensor
 
 from fastnets.errors import InputError
+from fastnets.ops.window_accumulate import window_accumulate
+from fastnets.tiling import sliding_labels
+from fastnets.tiling.sliding_labels import sliding_window_labels
 from fastnets.tiling.sliding_window import sliding_window_inference
 
 TOLERANCE = 1e-5
@@ -279,3 +282,46 @@ def test_monai_meta_tensor(monai: Callable[..., Any]) -> None:
     assert ours.meta["name"] == "x"
     torch.testing.assert_close(ours.affine, theirs.affine)
     torch.testing.assert_close(ours.as_subclass(Tensor), theirs.as_subclass(Tensor), rtol=1e-5, atol=1e-5)
+
+
+# --- labels
+
+
+def upright(windows: Tensor) -> Tensor:
+    """Five classes by the value of a pixel and where its window ends."""
+    return torch.cat([smooth(windows), -windows, 0.5 - windows.abs()], dim=1)
+
+
+@pytest.mark.parametrize("mode", ["constant", "gaussian"])
+@pytest.mark.parametrize(
+    ("shape", "roi", "overlap"),
+    [((2, 1, 33, 21), (8, 9), 0.5), ((1, 1, 17, 9, 12), (8, 9, 6), (0.7, 0.0, 0.25)), ((1, 1, 40), 7, 0.0)],
+)
+def test_labels_are_those_of_the_result(shape: tuple[int, ...], roi: Any, overlap: Any, mode: str) -> None:
+    x = image(*shape)
+    expected = sliding_window_inference(x, roi, 3, upright, overlap, mode).double()
+    labels = sliding_window_labels(x, roi, 3, upright, overlap=overlap, mode=mode)
+    assert labels.dtype == torch.uint8
+    assert labels.shape == (shape[0], *shape[2:])
+    chosen = expected.gather(1, labels[:, None].long())[:, 0]
+    assert float((expected.amax(1) - chosen).max()) <= 1e-6  # equal ones may be ordered either way
+    assert len(labels.unique()) >= 4
+
+
+def test_labels_hold_the_sums_of_one_band_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def spy(out: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        seen.append(out.numel())
+        return window_accumulate(out, *args, **kwargs)
+
+    monkeypatch.setattr(sliding_labels, "window_accumulate", spy)
+    sliding_window_labels(image(1, 1, 64, 12), 8, 4, upright, overlap=0.5)
+    assert set(seen) == {5 * 8 * 12}
+
+
+def test_labels_refuse_what_does_not_fit() -> None:
+    with pytest.raises(InputError, match=r"the image is \(6, 9\) and a window \(8, 9\): pad it"):
+        sliding_window_labels(image(1, 1, 6, 9), (8, 9), 1, upright)
+    with pytest.raises(InputError, match=r"turns \(8, 8\) into \(4, 4\)"):
+        sliding_window_labels(image(1, 1, 9, 9), 8, 1, lambda windows: windows[..., ::2, ::2])

@@ -31,6 +31,8 @@ def predict(
     ] = None,
     tile: Count | None = None,
     max_ram: Annotated[str | None, Parameter(metavar="SIZE")] = None,
+    device: Annotated[str, Parameter(metavar="NAME")] = "cpu",
+    max_vram: Annotated[str | None, Parameter(metavar="SIZE")] = None,
     engine: Engine = "fastnets",
     overwrite: Annotated[bool, FLAG] = False,
     json: Json = False,
@@ -45,6 +47,7 @@ def predict(
 
         fastnets predict -i slide.svs -o out/ -m nuclei_demo
         fastnets predict -i slides/ more/*.tif -o out/ -m nuclei_demo --max-ram 2GB
+        fastnets predict -i slide.svs -o out/ -m nuclei_demo --device cuda --max-vram 8GB
         fastnets predict -i photo.png -o out/ -m nuclei_demo --mpp 0.5
         fastnets predict -i T1.nii.gz -o out/ -m brain_unet3d --format nifti --json
 
@@ -62,6 +65,10 @@ def predict(
     max_ram
         Limit for the memory of the whole process, such as 500MB or 2GiB; pages of libraries, which the system can
         drop, are not counted. By default half of what is free.
+    device
+        Where the network runs: cpu, or cuda (cuda:1 is the second) for an NVIDIA GPU.
+    max_vram
+        Limit for the memory of the GPU: it decides the tiles there. By default four fifths of what is free.
     overwrite
         Replace results that exist.
     quiet
@@ -93,6 +100,8 @@ def predict(
             formats=formats,
             tile=tile,
             max_ram=max_ram,
+            device=device,
+            max_vram=max_vram,
             engine=engine,
             overwrite=overwrite,
             progress=start,

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from fastnets import _C
+from fastnets.engine.gpu_plan import GpuPlan
 from fastnets.engine.graph import Node
 from fastnets.engine.kernels import Concat, Torch, View
 from fastnets.engine.plan import Plan
@@ -21,11 +22,12 @@ class Row:
 
     Args:
         kernel: what computes it, and what its epilogue takes along: "conv winograd 6x6 + scale + relu".
-        why: why no kernel of ours runs it, where torch does.
+        why: why no kernel of ours runs it, where torch does; on a GPU, why that kernel: "dense, C=256".
         mflop: of the direct algorithm.
         share: of the plan's time.
-        gflops: mflop by time; of_peak: by the machine's measured fp32 peak; above 1 where fewer multiplications do.
-        arena_mb: where in the arena the result lies: its end.
+        gflops: mflop by time; of_peak: by the machine's measured peak (of fp32 on a CPU, of products of the plan's
+            dtype on a GPU); above 1 where fewer multiplications do.
+        arena_mb: where in the arena the result lies: its end; on a GPU, which has none, what the result takes.
     """
 
     step: int
@@ -43,7 +45,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Explanation:
-    """All steps of a plan that compute, in order; print it, or take `json()`."""
+    """All steps of a plan that compute, in order; print it, or take `json()`.
+
+    machine: "4 threads", or the name of the GPU and how its steps are launched.
+    """
 
     rows: tuple[Row, ...]
     total_ms: float
@@ -51,6 +56,7 @@ class Explanation:
     arena_mb: float
     peak_mb: float
     threads: int
+    machine: str
 
     @property
     def torch_share(self) -> float:
@@ -75,7 +81,7 @@ class Explanation:
             pairs = zip(head, line, widths, strict=True)
             lines.append("  ".join(c.ljust(w) if name in left else c.rjust(w) for name, c, w in pairs).rstrip())
         lines.append(
-            f"{self.total_ms:.2f} ms on {self.threads} threads; peak {self.peak_gflops:.0f} GF/s; arena "
+            f"{self.total_ms:.2f} ms on {self.machine}; peak {self.peak_gflops:.0f} GF/s; arena "
             f"{self.arena_mb:.1f} MB, at most {self.peak_mb:.1f} MB in all; torch steps {self.torch_share:.0%}"
         )
         return "\n".join(lines)
@@ -89,24 +95,28 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (str(row.step), row.layer, kernel, shape, *numbers, f"{row.arena_mb:.1f}")
 
 
-def explain(plan: Plan, inputs: Sequence[Tensor], *, runs: int = 10) -> Explanation:
+def explain(plan: Plan | GpuPlan, inputs: Sequence[Tensor], *, runs: int = 10) -> Explanation:
     """Run a plan `runs` times and say where its time goes."""
     seconds = plan.profile(inputs, runs)
     total = sum(seconds.values()) or 1e-12
-    peak = max(_C.peak_flops(plan.nthreads) for _ in range(5)) / 1e9
+    if isinstance(plan, GpuPlan):
+        peak, bytes_, nthreads, machine = plan.peak_flops() / 1e9, plan.value_bytes, 0, plan.machine
+    else:
+        peak = max(_C.peak_flops(plan.nthreads) for _ in range(5)) / 1e9
+        bytes_, nthreads, machine = plan.storage.bytes, plan.nthreads, f"{plan.nthreads} threads"
     rows: list[Row] = []
     for node in plan.graph.nodes:
         if node.op == "input" or isinstance(node.kernel, View | Concat):
             continue
         time, flops = seconds.get(node, 0.0), node.kernel.flops(node)
         rate = flops / time / 1e9 if time else 0.0
-        end = 0 if node.several else plan.storage.buffer_of[node].offset + plan.storage.buffer_of[node].bytes
+        kernel, why, end = _of_gpu(plan, node) if isinstance(plan, GpuPlan) else _of_cpu(plan, node)
         rows.append(
             Row(
                 step=len(rows),
                 layer=node.layer,
-                kernel=_kernel(node),
-                why=node.kernel.reason if isinstance(node.kernel, Torch) else "",
+                kernel=kernel,
+                why=why,
                 shape=node.shape,
                 mflop=flops / 1e6,
                 ms=time * 1e3,
@@ -116,17 +126,34 @@ def explain(plan: Plan, inputs: Sequence[Tensor], *, runs: int = 10) -> Explanat
                 arena_mb=end / 1e6,
             )
         )
-    return Explanation(tuple(rows), total * 1e3, peak, plan.storage.bytes / 1e6, plan.peak_bytes / 1e6, plan.nthreads)
+    return Explanation(tuple(rows), total * 1e3, peak, bytes_ / 1e6, plan.peak_bytes / 1e6, nthreads, machine)
+
+
+def _of_cpu(plan: Plan, node: Node) -> tuple[str, str, int]:
+    """Kernel, why, and where in the arena the result ends."""
+    end = 0 if node.several else plan.storage.buffer_of[node].offset + plan.storage.buffer_of[node].bytes
+    return _kernel(node), node.kernel.reason if isinstance(node.kernel, Torch) else "", end
+
+
+def _of_gpu(plan: GpuPlan, node: Node) -> tuple[str, str, int]:
+    """Kernel, why, and the bytes of the result."""
+    step = plan.steps[node]
+    size = 0 if node.several else plan.storage.buffer_of[node].bytes
+    return " + ".join([step.kernel, *_epilogue(node)]), step.why, size
 
 
 def _kernel(node: Node) -> str:
     """The kernel's name, how it runs, and what its epilogue does."""
     if isinstance(node.kernel, Torch):
         return f"torch {node.op}"
+    return " + ".join([f"{node.kernel.name} {node.kernel.choice()}".strip(), *_epilogue(node)])
+
+
+def _epilogue(node: Node) -> list[str]:
     terms = node.kernel.terms
     more = [
         "scale" if terms.scale is not None else "",
         "residual" if terms.residual else "",
         terms.activation.name if terms.activation.name != "none" else "",
     ]
-    return " + ".join([f"{node.kernel.name} {node.kernel.choice()}".strip(), *filter(None, more)])
+    return list(filter(None, more))

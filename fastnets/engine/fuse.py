@@ -16,8 +16,13 @@ from fastnets.ops.conv_arguments import Window
 _LEAST_ROWS = 12  # of the result, a thread
 
 
-def fuse(graph: Graph, nthreads: int) -> None:
-    """Apply all passes, for a plan of `nthreads` threads."""
+def fuse(graph: Graph, nthreads: int | None, *, widest_pair: int | None = None) -> None:
+    """Apply all passes.
+
+    Args:
+        nthreads: of the plan; None: it is for a GPU, where three convolutions do not become one.
+        widest_pair: a depthwise and a 1x1 convolution with more outputs stay two kernels.
+    """
     for node in list(graph.nodes):
         _flatten_into_linear(node)
     for node in list(graph.nodes):
@@ -28,10 +33,12 @@ def fuse(graph: Graph, nthreads: int) -> None:
         _residual_into_producer(graph, node)
     graph.drop_dead()
     for node in list(graph.nodes):
-        _pair_separable(graph, node)
+        if widest_pair is None or (len(node.shape) > 1 and node.shape[1] <= widest_pair):
+            _pair_separable(graph, node)
     graph.drop_dead()
     for node in list(graph.nodes):
-        _expand_separable(graph, node, nthreads)
+        if nthreads is not None:
+            _expand_separable(graph, node, nthreads)
     graph.drop_dead()
 
 
@@ -128,13 +135,13 @@ def _composed(first: Terms, then: Terms, accepts: frozenset[str]) -> Terms | Non
 def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     if a is None or b is None:
         return a if b is None else b
-    return (a.double() * b.double()).float()
+    return (a.double() * b.double().to(a.device)).float()
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     if a is None or b is None:
         return a if b is None else b
-    return (a.double() + b.double()).float()
+    return (a.double() + b.double().to(a.device)).float()
 
 
 def _residual_into_producer(graph: Graph, node: Node) -> None:

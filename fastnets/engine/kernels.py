@@ -105,7 +105,7 @@ class OpKernel(Kernel):
         terms, axis = self.terms, self.channel_axis
         assert axis is not None  # layout.py chose one
         out = out[(..., *(None,) * (inputs[0].dim() - out.dim()))]  # a mean that keeps no spatial axis
-        inputs, out = [_pixels(t, axis) for t in inputs], _pixels(out, axis)
+        inputs, out = [pixels(t, axis) for t in inputs], pixels(out, axis)
         values: dict[str, Any] = {"scale": terms.scale, "shift": terms.shift, "activation": terms.activation}
         values["residual"] = inputs[len(self.fields)] if terms.residual else None
         changed = {self.takes[name]: value for name, value in values.items() if name in self.takes}
@@ -113,7 +113,7 @@ class OpKernel(Kernel):
         _native(self.op).run(replace(self.call, **changed, out=out))
 
 
-def _pixels(x: Tensor, channel_axis: int) -> Tensor:
+def pixels(x: Tensor, channel_axis: int) -> Tensor:
     """(N, C, *spatial), of which kernels have one spatial axis at least."""
     return x.unsqueeze(-1) if x.dim() == 2 else x.movedim(channel_axis, 1)
 

@@ -89,11 +89,11 @@ class Linear(Conv):
     name: ClassVar[str] = "linear"
 
     def emit(self, inputs: list[Tensor], out: Tensor) -> None:
-        x, *more = [_rows(t) for t in inputs]
-        self.run(x, more[0] if self.terms.residual else None, _rows(out))
+        x, *more = [rows(t) for t in inputs]
+        self.run(x, more[0] if self.terms.residual else None, rows(out))
 
 
-def _rows(x: Tensor) -> Tensor:
+def rows(x: Tensor) -> Tensor:
     """(..., C) as (N, C, 1), or (1, C, rows) where more than one axis comes before the channels."""
     return x.unsqueeze(-1) if x.dim() == 2 else x.view(-1, x.shape[-1]).t().unsqueeze(0)
 
@@ -128,7 +128,7 @@ class Transposed(Kernel):
         if self.packed is None:
             terms = self.terms
             self.packed = PackedConvTranspose(
-                self._scaled().to(self.dtype),
+                self.scaled().to(self.dtype),
                 terms.shift,
                 activation=terms.activation.name,
                 parameters=terms.activation.parameters,
@@ -136,7 +136,7 @@ class Transposed(Kernel):
             )
         self.packed(inputs[0], residual=inputs[1] if self.terms.residual else None, out=out)
 
-    def _scaled(self) -> Tensor:
+    def scaled(self) -> Tensor:
         """The weight (Cin, Cout / groups, *kernel) times the scale (Cout,)."""
         if self.terms.scale is None:
             return self.weight.detach()

@@ -18,28 +18,33 @@ from fastnets.ops.layout import KERNEL_DTYPES
 Layouts = dict[Node, Tensor]
 
 
-def lay_out(graph: Graph) -> Layouts:
-    """The layout of every value; copies are added to the graph where a kernel cannot read one."""
+def lay_out(graph: Graph, *, any_order: bool = True) -> Layouts:
+    """The layout of every value; copies are added to the graph where a kernel cannot read one.
+
+    Args:
+        any_order: convolutions may read what is not channels-last, where their kernel on the CPU can.
+    """
     layouts: Layouts = {}
     nodes: list[Node] = []
     for node in graph.nodes:
         if node.op != "input":
             _choose_axis(node, layouts)
             for index, source in enumerate(node.inputs):
-                if not _can_read(node, index, layouts):
+                if not _can_read(node, index, layouts, any_order):
                     copy = copy_of(node, source, layouts, last=_reads_last(node))
                     nodes.append(copy)
                     node.inputs = [copy if value is source else value for value in node.inputs]
-        layouts[node] = _layout_of(node, layouts) if node.op != "input" else _layout_of_input(node, graph)
+        layouts[node] = _layout_of(node, layouts) if node.op != "input" else _layout_of_input(node, graph, any_order)
         nodes.append(node)
     graph.nodes = nodes
     return layouts
 
 
-def _layout_of_input(node: Node, graph: Graph) -> Tensor:
+def _layout_of_input(node: Node, graph: Graph, any_order: bool) -> Tensor:
     """As callers mostly have it, where all its readers can take that."""
     readers = [reader for reader in graph.nodes if node in reader.inputs]
-    return _fresh(node, last=bool(readers) and all(_takes_any_order(reader, node) for reader in readers))
+    last = any_order and bool(readers) and all(_takes_any_order(reader, node) for reader in readers)
+    return _fresh(node, last=last)
 
 
 def _takes_any_order(node: Node, source: Node) -> bool:
@@ -91,7 +96,7 @@ def _fresh(node: Node, *, last: bool) -> Tensor:
     return torch.empty((shape[0], *shape[2:], shape[1]), dtype=node.dtype, device="meta").movedim(-1, 1)
 
 
-def _can_read(node: Node, index: int, layouts: Layouts) -> bool:
+def _can_read(node: Node, index: int, layouts: Layouts, any_order: bool) -> bool:
     """Whether the kernel of `node` takes its input number `index` as it lies."""
     kernel, x = node.kernel, layouts[node.inputs[index]]
     if isinstance(kernel, Linear):
@@ -99,7 +104,7 @@ def _can_read(node: Node, index: int, layouts: Layouts) -> bool:
     if isinstance(kernel, OpKernel):
         return _together(x, 1 if x.dim() == 2 else _axis(kernel))
     if isinstance(kernel, Conv | InvertedBottleneck | Separable | Transposed | Whole):
-        return _together(x, 1) or _takes_any_order(node, node.inputs[index])
+        return _together(x, 1) or (any_order and _takes_any_order(node, node.inputs[index]))
     return True
 
 

@@ -22,8 +22,15 @@ Lowered = tuple[Kernel, list[Node]]
 
 @dataclass
 class Context:
-    """What rules share: packed weights, by the constant that they were made of."""
+    """What rules share: packed weights, by the constant that they were made of.
 
+    Args:
+        dtypes: of the values that kernels take.
+        refusal: why torch runs what a rule has a kernel for, or None.
+    """
+
+    dtypes: tuple[torch.dtype, ...] = (torch.float32,)
+    refusal: Callable[[Kernel], str | None] = lambda kernel: None
     packs: dict[tuple[int, int], dict[Any, Any]] = field(default_factory=dict)
     kept: list[Tensor] = field(default_factory=list)  # whose ids are keys of `packs`
 
@@ -107,10 +114,12 @@ def _apply(node: Node, context: Context) -> None:
     found: Lowered | str
     if node.op not in RULES:
         found = f"there is no kernel for {node.op}"
-    elif any(source.dtype != torch.float32 for source in sources):
-        found = "an input is not float32"
+    elif any(source.dtype not in context.dtypes for source in sources):
+        found = f"an input is not {' or '.join(str(dtype).removeprefix('torch.') for dtype in context.dtypes)}"
     else:
         found = RULES[node.op](node, context)
+        if not isinstance(found, str):
+            found = context.refusal(found[0]) or found
     if isinstance(found, str):
         found = Torch(found), sources
     node.kernel, node.inputs = found[0], list(found[1])

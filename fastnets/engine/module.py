@@ -11,11 +11,15 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 from fastnets.engine import rules_conv, rules_pointwise, rules_window  # noqa: F401  they register the rules
 from fastnets.engine.explain import Explanation, explain
 from fastnets.engine.fuse import fuse
+from fastnets.engine.gpu_plan import DTYPES as GPU_DTYPES
+from fastnets.engine.gpu_plan import GpuPlan
+from fastnets.engine.gpu_steps import refusal as gpu_refusal
+from fastnets.engine.gpu_steps_conv import WIDEST_PAIR
 from fastnets.engine.graph import Graph
 from fastnets.engine.lower import Context, lower
 from fastnets.engine.plan import Plan, make_plan
@@ -23,11 +27,13 @@ from fastnets.engine.precision import DTYPES, in_bfloat16
 from fastnets.engine.saved import Graphs, load, save
 from fastnets.engine.trace import trace
 from fastnets.errors import InputError
+from fastnets.ops.gpu import interpreted, tensor_refusal
 from fastnets.ops.layout import threads
 
 PLANS = 8
 """Input shapes whose plans are kept; the one not used for longest goes first."""
 
+Dtype = Literal["fp32", "bf16", "fp16"]
 Key = tuple[Any, ...]
 _version = attrgetter("_version")
 
@@ -47,8 +53,40 @@ def _plain_key(args: tuple[Any, ...]) -> Key | None:
     return (threads(), *((arg.shape, arg.dtype) for arg in args))
 
 
+def home_of(model: nn.Module | None, inputs: Any = ()) -> torch.device:
+    """The device of the model's first weight, or else of the first input."""
+    weights = [] if model is None else [*model.parameters(), *model.buffers()]
+    tensors = [value for value in (*weights, *tree_leaves(inputs)) if isinstance(value, Tensor)]
+    return tensors[0].device if tensors else torch.device("cpu")
+
+
+def _checked(asked: torch.device) -> torch.device:
+    """Where a network that shall run on `asked` runs: with TRITON_INTERPRET=1, one for a GPU runs on the CPU.
+
+    Raises:
+        InputError: it is no CPU and no GPU that the kernels know, or there is none.
+    """
+    if asked.type not in ("cpu", "cuda"):
+        raise InputError(f"optimize: device is {str(asked)!r}: pass 'cpu' or 'cuda'")
+    if asked.type == "cpu" or interpreted():
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise InputError(f"optimize: device is {str(asked)!r}, and torch finds no GPU: pass device='cpu'")
+    found = torch.device("cuda", torch.cuda.current_device() if asked.index is None else asked.index)
+    reason = tensor_refusal(torch.empty(0, device=found))
+    if reason is not None:
+        raise InputError(f"optimize: device is {str(asked)!r}: {reason}")
+    return found
+
+
 def optimize(
-    model: nn.Module, example_inputs: Any, *, dtype: Literal["fp32", "bf16"] = "fp32", strict: bool = False
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    dtype: Dtype = "fp32",
+    device: str | torch.device | None = None,
+    cuda_graph: bool = True,
+    strict: bool = False,
 ) -> Optimized:
     """`model` on fused kernels, with the same inputs and outputs to float rounding.
 
@@ -56,8 +94,12 @@ def optimize(
         model: in eval mode; anything that torch.export accepts. Operations without a kernel run in torch.
         example_inputs: a tensor, or a tuple of the positional arguments; its shapes get their plan now, and other
             shapes when they come.
-        dtype: of the values between the kernels, which compute in float32. "bf16" halves the memory, is faster
-            where the CPU multiplies bfloat16, and has errors of the order of 1e-2.
+        dtype: of the values between the kernels, which sum in float32. "bf16" halves the memory, is faster
+            where the processor multiplies bfloat16, and has errors of the order of 1e-2. "fp16": on a GPU only.
+        device: where it runs: "cpu", or "cuda", "cuda:1" for NVIDIA GPUs of compute capability 8.0 on (with Triton).
+            None: where the model, or else the first input is. Outputs are there; inputs may be anywhere.
+        cuda_graph: capture the steps of each input shape at its first call, and launch them as one from then on.
+            Each shape keeps its memory; see release().
         strict: raise InputError for inputs that need gradients, instead of running `model` on them.
 
     Raises:
@@ -68,7 +110,8 @@ def optimize(
     if model.training:
         raise InputError("optimize: model is in training mode: call model.eval() first")
     inputs = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-    optimized = Optimized(model, dtype=dtype, strict=strict)
+    where = device or home_of(model, inputs)
+    optimized = Optimized(model, dtype=dtype, device=where, cuda_graph=cuda_graph, strict=strict)
     optimized.plan_for(*inputs)
     return optimized
 
@@ -81,17 +124,28 @@ class Optimized(nn.Module):
     """
 
     def __init__(
-        self, original: nn.Module | None, *, dtype: Literal["fp32", "bf16"] = "fp32", strict: bool = False
+        self,
+        original: nn.Module | None,
+        *,
+        dtype: Dtype = "fp32",
+        device: str | torch.device | None = None,
+        cuda_graph: bool = True,
+        strict: bool = False,
     ) -> None:
         super().__init__()
-        if dtype not in DTYPES:
-            raise InputError(f"optimize: dtype is {dtype!r}: pass one of {', '.join(DTYPES)}")
+        asked = torch.device(device or home_of(original))
+        self.on_gpu = asked.type == "cuda"
+        dtypes = GPU_DTYPES if self.on_gpu else DTYPES
+        if dtype not in dtypes:
+            raise InputError(f"optimize: dtype is {dtype!r} on {asked}: pass one of {', '.join(dtypes)}")
         self.dtype = dtype
+        self.device = _checked(asked)
+        self.cuda_graph = cuda_graph
         self.original = original
         self._graphs: Graphs = {}  # traced, for save()
         self.strict = strict
-        self._context = Context()
-        self._plans: OrderedDict[Key, Plan] = OrderedDict()
+        self._context = self._new_context()
+        self._plans: OrderedDict[Key, Plan | GpuPlan] = OrderedDict()
         self._weights = _counted(original)
         self._versions = self._weight_versions()
         self._last: tuple[Key | None, Any] = (None, None)  # inputs as of _plain_key(), and their plan
@@ -112,7 +166,7 @@ class Optimized(nn.Module):
         spec = plan.graph.out_spec
         return outputs[0] if spec.is_leaf() else tree_unflatten(outputs, spec)
 
-    def plan_for(self, *args: Any, **kwargs: Any) -> Plan:
+    def plan_for(self, *args: Any, **kwargs: Any) -> Plan | GpuPlan:
         """The plan of inputs of these shapes, made if there is none."""
         leaves, spec = tree_flatten((args, kwargs))
         kinds = tuple((tuple(v.shape), v.dtype) if isinstance(v, Tensor) else v for v in leaves)
@@ -137,21 +191,26 @@ class Optimized(nn.Module):
 
     @classmethod
     def load(
-        cls, path: Path | str, model: nn.Module | None = None, *, dtype: Literal["fp32", "bf16"] = "fp32"
+        cls,
+        path: Path | str,
+        model: nn.Module | None = None,
+        *,
+        dtype: Dtype = "fp32",
+        device: str | torch.device | None = None,
     ) -> Optimized:
         """The network that save() wrote; `model`, if given, serves other shapes and gradients.
 
         Raises:
             InputError: the file is not one of save().
         """
-        loaded = cls(model, dtype=dtype)
+        loaded = cls(model, dtype=dtype, device=device)
         loaded._graphs = load(Path(path))
         return loaded
 
     def release(self) -> None:
         """Free the plans and the packed weights; the next call makes them anew, without tracing."""
         with self._lock:
-            self._context = Context()
+            self._context = self._new_context()
             self._plans.clear()
             self._last = None, None
 
@@ -184,15 +243,23 @@ class Optimized(nn.Module):
             raise InputError("optimize: an optimized module cannot be trained: train .original, then call refresh()")
         return self
 
-    def _make(self, kinds: Key, spec: TreeSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
+    def _new_context(self) -> Context:
+        return Context(dtypes=tuple(GPU_DTYPES.values()), refusal=gpu_refusal) if self.on_gpu else Context()
+
+    def _make(self, kinds: Key, spec: TreeSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan | GpuPlan:
         for leaf in tree_flatten((args, kwargs))[0]:
-            if isinstance(leaf, Tensor) and leaf.device.type != "cpu":
-                raise InputError(f"optimize: an input is on {leaf.device}: pass tensors on the CPU")
+            if isinstance(leaf, Tensor) and leaf.device.type != "cpu" and not self.on_gpu:
+                raise InputError(
+                    f"optimize: an input is on {leaf.device}: pass tensors on the CPU, or optimize(..., device='cuda')"
+                )
         with torch.inference_mode(False), torch.no_grad():
             if (kinds, spec) not in self._graphs:
                 self._graphs[kinds, spec] = self._trace(args, kwargs)
             graph = self._graphs[kinds, spec].copy()
             lower(graph, self._context)
+            if self.on_gpu:
+                fuse(graph, None, widest_pair=WIDEST_PAIR)
+                return GpuPlan(graph, self.device, GPU_DTYPES[self.dtype], captured=self.cuda_graph)
             fuse(graph, threads())
             if self.dtype == "bf16":
                 in_bfloat16(graph)
@@ -211,6 +278,8 @@ class Optimized(nn.Module):
                 f"optimize: this network was loaded without its model and has plans for inputs of shapes {known} only: "
                 "pass one of these, or Optimized.load(path, model=...)"
             )
+        home = home_of(self.original)
+        args, kwargs = tree_map_only(Tensor, lambda value: value.to(home), (args, kwargs))
         return trace(self.original, args, kwargs)
 
     def _needs_grad(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

@@ -68,11 +68,12 @@ class Plan:
 
     @property
     def peak_bytes(self) -> int:
-        """Memory of one run: the arena, the kernels' scratch, inputs that must be copied, and the outputs."""
+        """Memory of one run: the arena, the kernels' scratch, copies of contiguous inputs where needed, the outputs."""
         instance = self._take()
         self.idle.append(instance)
-        outside = sum(buffer.bytes for buffer in self.storage.buffers if buffer.external)
-        return self.storage.bytes + instance.scratch_bytes + outside
+        copied = sum(a.buffer.bytes for a in instance.arrivals if a.returned or not a.takes_contiguous)
+        made = sum(buffer.bytes for buffer, *_ in instance.fresh)
+        return self.storage.bytes + instance.scratch_bytes + copied + made
 
 
 def make_plan(graph: Graph, nthreads: int) -> Plan:
@@ -185,6 +186,7 @@ class _Arrival:
         self.buffer, self.staging, self.returned = buffer, staging, returned
         self.shape, self.stride, self.dtype = _form(layout)
         self.dense = _as_dense(layout)
+        self.takes_contiguous = self.dense == _as_dense(layout.contiguous())
         self.copies: tuple[Any, _C.Plan] | None = None  # how the inputs lie that it copies, and the recorded call
 
     def take(self, value: Tensor, nthreads: int) -> Tensor:

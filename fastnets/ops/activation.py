@@ -11,6 +11,7 @@ from torch import Tensor
 from fastnets import _C
 from fastnets.ops import epilogue
 from fastnets.ops.arguments import kernel_refusal, out_refusal, result_like
+from fastnets.ops.gpu import triton_implementation
 from fastnets.ops.layout import array5, channels_are_dense, channels_last, floats_of, threads
 from fastnets.ops.library import register
 from fastnets.ops.registry import Implementation, Op
@@ -34,8 +35,8 @@ def activation(x: Tensor, name: str, *, parameters: Sequence[float] = (), implem
     Args:
         x: any shape, floating point.
         parameters: `leaky` the slope, `elu` alpha, `clamp` the lowest and highest value; () takes the defaults.
-        implementation: "native" (CPU, float32 or bfloat16, dense) or "torch"; None takes the first that can
-            run.
+        implementation: "native" (CPU, float32 or bfloat16, dense), "triton" (GPU, (N, C, *spatial)) or "torch"; None
+            takes the first that can run.
 
     Raises:
         InputError: no such activation, or `implementation` cannot run.
@@ -110,7 +111,11 @@ def _run_torch(call: ActivationCall) -> Tensor:
 OP = Op(
     "activation",
     _reference,
-    (Implementation("native", _refusal, _run), Implementation("torch", lambda call: None, _run_torch)),
+    (
+        Implementation("native", _refusal, _run),
+        triton_implementation("activation"),
+        Implementation("torch", lambda call: None, _run_torch),
+    ),
 )
 
 

@@ -19,7 +19,7 @@ from fastnets.ops.layout import empty_channels_last, threads
 from fastnets.ops.library import register
 from fastnets.ops.registry import Implementation, Op
 
-__all__ = ["OP", "ConvCall", "ConvConfig", "PackedConv", "conv"]
+__all__ = ["OP", "ConvCall", "ConvConfig", "PackedConv", "conv", "gpu_choice"]
 
 
 def conv(
@@ -72,11 +72,21 @@ def _prefer(call: ConvCall) -> str:
 
 
 def _prefer_on_gpu(call: ConvCall) -> str:
-    """Ours where cuDNN is known to be weak: one channel a group, groups, dilation, few channels in 3D."""
-    if call.groups == call.x.shape[1] == call.weight.shape[0]:
-        return "triton_depthwise"
-    weak = call.groups > 1 or max(call.window.dilation) > 1 or (call.x.dim() == 5 and call.x.shape[1] <= 64)
-    return "triton_product" if weak else "torch"
+    return gpu_choice(call)[0]
+
+
+def gpu_choice(call: ConvCall) -> tuple[str, str]:
+    """What runs `call` on a GPU, and why: ours where cuDNN is known to be weak."""
+    channels, dilation = call.x.shape[1], max(call.window.dilation)
+    if call.groups == channels == call.weight.shape[0]:
+        return "triton_depthwise", "depthwise"
+    if call.groups > 1:
+        return "triton_product", f"{call.groups} groups"
+    if dilation > 1:
+        return "triton_product", f"dilation {dilation}"
+    if call.x.dim() == 5 and channels <= 64:
+        return "triton_product", f"3D, C={channels}"
+    return "torch", f"dense, C={channels}"
 
 
 def _run_torch(call: ConvCall) -> Tensor:

@@ -11,23 +11,21 @@ from typing import Any
 
 import numpy as np
 import torch
-import zarr
-from numpy.typing import NDArray
 from torch import nn
 
 from fastnets.engine import Optimized
 from fastnets.errors import InputError
-from fastnets.io import LabelMap, Reader, atomic_path, check_format, find_inputs, open_reader, suffix_of, write
+from fastnets.io import Reader, atomic_path, check_format, find_inputs, open_reader, suffix_of, write
 from fastnets.models import create_model, get_entry, list_models
 from fastnets.models.recipe import Recipe
 from fastnets.tiling.infer import make_plan, run_tiles
 from fastnets.tiling.memory import PeakMemory, return_freed_memory
 
-from .grid import ResizedGrid, StreamedGrid, check_fits, make_grid, spatial_axes
+from .grid import check_fits, make_grid
+from .store import Store
 
 # What a run holds beside its tiles: decoded segments of the image, the writers' bands.
 RESERVE = 20_000_000
-STORE_CHUNK = 512  # the writers read bands of 512 rows
 Progress = Callable[[str, int, int], None]  # (stage, done, total)
 
 
@@ -55,7 +53,11 @@ ENGINES = ("fastnets", "torch")
 
 
 def load_for_prediction(
-    model: str, weights: Path | str | None = None, engine: str = "fastnets", layout: str | None = None
+    model: str,
+    weights: Path | str | None = None,
+    engine: str = "fastnets",
+    layout: str | None = None,
+    device: str = "cpu",
 ) -> tuple[nn.Module, Recipe]:
     """A registered network, ready to run, with its recipe; `weights` replace those that come with fastnets."""
     if engine not in ENGINES:
@@ -68,9 +70,11 @@ def load_for_prediction(
         )
     network = create_model(model, pretrained=True if weights is None else weights, layout=layout)
     if engine == "fastnets":
-        return Optimized(network), entry.recipe
+        return Optimized(network, device=device), entry.recipe
     memory = torch.channels_last if len(entry.recipe.axes) == 2 else torch.channels_last_3d
-    network.to(memory_format=memory)  # type: ignore[call-overload]  # torch's stubs lack it
+    if device != "cpu" and not torch.cuda.is_available():
+        raise InputError(f"device={device!r}, and torch finds no GPU: pass cpu")
+    network.to(device, memory_format=memory)  # type: ignore[call-overload]  # torch's stubs lack it
     return network, entry.recipe
 
 
@@ -85,6 +89,8 @@ def predict(
     formats: Sequence[str] | None = None,
     tile: int | None = None,
     max_ram: str | int | None = None,
+    device: str = "cpu",
+    max_vram: str | int | None = None,
     engine: str = "fastnets",
     overwrite: bool = False,
     progress: Callable[[Path], Progress] | None = None,
@@ -102,6 +108,8 @@ def predict(
             slides and pictures; nifti and png for volumes.
         tile: input pixels a tile contributes; by default what `max_ram` allows.
         max_ram: limit for the whole process, such as "2GB".
+        device: where the network runs: "cpu", "cuda" or "cuda:1".
+        max_vram: limit for the memory of that GPU: it decides the tile there. By default four fifths of what is free.
         engine: what runs the network: "fastnets", by optimize(), or "torch".
         overwrite: replace results that exist; without it they are an error before anything is computed.
         progress: called with each image's path, gives a function (stage, done, total).
@@ -109,7 +117,7 @@ def predict(
     Raises InputError for anything that the caller can mend; nothing is left behind then.
     """
     paths = find_inputs([inputs] if isinstance(inputs, (str, Path)) else inputs)
-    network, recipe = load_for_prediction(model, weights, engine, layout)
+    network, recipe = load_for_prediction(model, weights, engine, layout, device)
     axes = len(recipe.axes)
     wanted = tuple(formats or (("nifti", "png") if axes == 3 else ("ome-tiff", "geojson", "png")))
     for name in wanted:
@@ -126,7 +134,8 @@ def predict(
     for path in paths:
         report = progress(path) if progress is not None else (lambda stage, done, total: None)
         with open_reader(path, spacing=spacing) as reader:
-            results.append(_predict_one(reader, network, recipe, model, targets[path], tile, max_ram, report))
+            budgets = {"tile": tile, "max_ram": max_ram, "max_vram": max_vram}
+            results.append(_predict_one(reader, network, recipe, model, targets[path], budgets, report))
     return results
 
 
@@ -158,8 +167,7 @@ def _predict_one(
     recipe: Recipe,
     model: str,
     targets: dict[str, Path],
-    tile: int | None,
-    max_ram: str | int | None,
+    budgets: dict[str, Any],
     report: Progress,
 ) -> Prediction:
     begin = time.perf_counter()
@@ -169,11 +177,11 @@ def _predict_one(
         prepared = time.perf_counter() - begin
         planning = time.perf_counter()
         reserve = RESERVE + grid.restore_bytes
-        plan = make_plan(network, grid.shape, tile=tile, max_ram=max_ram, reserve=reserve)
+        plan = make_plan(network, grid.shape, **budgets, reserve=reserve)
         planned = time.perf_counter() - planning
         steps = len(plan)
         counts = np.zeros(max(c.value for c in recipe.classes) + 1, np.int64)
-        store = _Store(Path(scratch), grid, recipe, plan.output, counts)
+        store = Store(Path(scratch), grid, recipe, plan.output, counts)
         done = 0
 
         def save(region: tuple[slice, ...], values: torch.Tensor) -> None:
@@ -219,82 +227,3 @@ def _predict_one(
         },
         classes={c.name: float(counts[c.value] / max(1, counts.sum())) for c in recipe.classes},
     )
-
-
-class _Store:
-    """Where finished regions go: labels on disk for a streamed image, probabilities in memory for a resized one."""
-
-    def __init__(
-        self,
-        folder: Path,
-        grid: StreamedGrid | ResizedGrid,
-        recipe: Recipe,
-        shape: tuple[int, ...],
-        counts: NDArray[np.int64],
-    ) -> None:
-        self.grid, self.recipe, self.counts = grid, recipe, counts
-        self.probabilities: NDArray[np.float32] | None = None
-        self.shape = shape
-        if isinstance(grid, StreamedGrid):
-            if shape != grid.shape[1:]:
-                raise InputError(
-                    f"the model turns {grid.shape[1:]} pixels into {shape}: predict needs one label a pixel"
-                )
-            chunk = STORE_CHUNK if len(shape) == 2 else 64
-            self.labels: Any = zarr.create_array(
-                store=folder / "labels.zarr", shape=shape, chunks=(chunk,) * len(shape), dtype="uint8"
-            )
-
-    def reduce(self, values: torch.Tensor) -> torch.Tensor:
-        values = activated(values, self.recipe)
-        return values if isinstance(self.grid, ResizedGrid) else labelled(values, self.recipe)
-
-    def save(self, region: tuple[slice, ...], values: torch.Tensor) -> None:
-        array = values[0].numpy()
-        if isinstance(self.grid, StreamedGrid):
-            self.labels[region] = array
-            self._count(array)
-            return
-        if self.probabilities is None:
-            self.probabilities = np.empty((array.shape[0], *self.shape), np.float32)
-        self.probabilities[(slice(None), *region)] = array
-
-    def _count(self, labels: NDArray[Any]) -> None:
-        self.counts += np.bincount(labels.ravel(), minlength=self.counts.size)
-
-    def label_map(self, model: str) -> LabelMap:
-        """The finished result, on the file's own grid for a resized volume, on the working grid else."""
-        reader, grid = self.grid.reader, self.grid
-        axes = spatial_axes(reader)
-        scale = (1.0,) * len(axes)
-        if isinstance(grid, ResizedGrid):
-            assert self.probabilities is not None
-            planes = [torch.from_numpy(grid.restore(plane)) for plane in self.probabilities]
-            labels: Any = labelled(torch.stack(planes)[None], self.recipe)[0].numpy()
-            self._count(labels)
-        else:
-            labels, scale = self.labels, grid.level0_scale
-        spacing = reader.spacing and tuple(s * f for s, f in zip(reader.spacing, scale, strict=True))
-        return LabelMap(
-            labels=labels,
-            axes=axes,
-            spacing=spacing,
-            unit=reader.unit,
-            classes=self.recipe.classes,
-            affine=reader.affine,
-            level0_scale=scale,
-        )
-
-
-def activated(values: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Probabilities (1, C, *region) from what the network returns."""
-    if recipe.activation == "sigmoid":
-        return values.sigmoid()
-    return values.softmax(1) if recipe.activation == "softmax" else values
-
-
-def labelled(probabilities: torch.Tensor, recipe: Recipe) -> torch.Tensor:
-    """Labels (1, *region) uint8 from probabilities (1, C, *region)."""
-    if recipe.threshold is not None:
-        return (probabilities[:, 0] > recipe.threshold).to(torch.uint8)
-    return probabilities.argmax(1).to(torch.uint8)

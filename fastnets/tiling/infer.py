@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import pad
 
+from fastnets.engine import Optimized
 from fastnets.errors import InputError
+from fastnets.ops.resize_argmax import resize_argmax
 
 from .manual import plan_with_halo
 from .plan import plan_tiles
 from .tiles import Tile, TilePlan
+from .transfer import Arrival, Transfer
 
 Reduce = Literal["argmax", "threshold"] | Callable[[torch.Tensor], torch.Tensor] | None
 Read = Callable[[tuple[slice, ...]], Any]
@@ -43,6 +46,7 @@ def infer(
     tile: int | Sequence[int] | None = None,
     halo: Literal["auto"] | int | Sequence[int] = "auto",
     max_ram: str | int | None = None,
+    max_vram: str | int | None = None,
     reduce: Reduce = None,
     output: int = 0,
     exact: bool = True,
@@ -59,6 +63,8 @@ def infer(
         halo: "auto" takes it from the network's graph and proves the result exact. A number (input pixels, a
             multiple of the network's stride) is for networks that cannot be traced: nothing is proven then.
         max_ram: limit for the whole process, such as "2GB". Default: half of the free memory, 2 GB at most.
+        max_vram: the same for the memory of the GPU, where the model runs on one: it decides the tile then. Default:
+            four fifths of what is free there.
         reduce: per finished region: "argmax" over channels (uint8, int32 beyond 256 classes), "threshold"
             (> 0.5, uint8), or a function of a tensor (1, C, *region) that keeps the spatial dimensions last.
             C × image is then never held.
@@ -77,7 +83,7 @@ def infer(
     if len(image.shape) < 3:
         raise InputError(f"image of shape {tuple(image.shape)}: expected (N, C, *spatial), as the model takes it")
     count, shape = int(image.shape[0]), tuple(int(n) for n in image.shape[1:])
-    plan = make_plan(model, shape, tile=tile, halo=halo, max_ram=max_ram, output=output, exact=exact)
+    plan = make_plan(model, shape, tile=tile, halo=halo, max_ram=max_ram, max_vram=max_vram, output=output, exact=exact)
     done = 0
     for n in range(count):
 
@@ -108,6 +114,7 @@ def make_plan(
     tile: int | Sequence[int] | None = None,
     halo: Literal["auto"] | int | Sequence[int] = "auto",
     max_ram: str | int | None = None,
+    max_vram: str | int | None = None,
     output: int = 0,
     exact: bool = True,
     reserve: int = 0,
@@ -116,11 +123,12 @@ def make_plan(
 
     `reserve` bytes of `max_ram` are left for what the caller holds beside the tile.
     """
-    dtype = _parameter(model).dtype
+    dtype, gpu = _parameter(model).dtype, _gpu_of(model)
+    if max_vram is not None and gpu is None:
+        raise InputError(f"max_vram={max_vram} came with a model on the CPU: move it to a GPU, or pass max_ram")
     if halo == "auto":
-        return plan_tiles(
-            model, shape, tile=tile, max_ram=max_ram, reserve=reserve, output=output, exact=exact, dtype=dtype
-        )
+        budgets: dict[str, Any] = {"max_ram": max_ram, "reserve": reserve, "max_vram": max_vram, "gpu": gpu}
+        return plan_tiles(model, shape, tile=tile, **budgets, output=output, exact=exact, dtype=dtype)
     axes = len(shape) - 1
     if tile is None:
         raise InputError(f"halo={halo} without tile: give tile=… too, in input pixels")
@@ -129,7 +137,7 @@ def make_plan(
     if len(tiles) != axes or len(halos) != axes:
         raise InputError(f"tile={tile} and halo={halo}: give one number, or one for each of {axes} axes")
     crop = tuple(min(n, t + h) for n, t, h in zip(shape[1:], tiles, halos, strict=True))
-    probe = _call(model, torch.zeros((1, shape[0], *crop), dtype=dtype), output)
+    probe = _call(model, torch.zeros((1, shape[0], *crop), dtype=dtype, device=_device_of(model)), output)
     return plan_with_halo(shape, probe, crop, tile=tiles, halo=halos)
 
 
@@ -145,30 +153,35 @@ def run_tiles(
     """Runs every tile of `plan` in order: `read(crop)` gives (C, *crop), `write(region, values)` takes (1, …, *region).
 
     Two tiles are read ahead and finished regions are written behind the network, each by one thread, so at most
-    four tiles are in memory. `read` sees regions inside the image only; padding is added here.
+    four tiles are in memory. `read` sees regions inside the image only; padding is added here. A GPU copies tiles
+    and results while it works on others; its time counts as the network's.
     """
     seconds = StageSeconds()
-    reference = _parameter(model)
+    dtype, transfer, waited = _parameter(model).dtype, Transfer(_device_of(model)), 0.0
 
-    def load(tile: Tile) -> torch.Tensor:
+    def load(tile: Tile) -> Arrival:
         begin = time.perf_counter()
         inside = tuple(slice(min(c.start, n), min(c.stop, n)) for c, n in zip(tile.crop, plan.spatial, strict=True))
-        values = torch.as_tensor(_native(read(inside))).to(reference.dtype)[None]
+        values = torch.as_tensor(_native(read(inside))).to(dtype)[None]
         missing = [c.stop - c.start - (i.stop - i.start) for c, i in zip(tile.crop, inside, strict=True)]
         if any(missing):
             values = pad(values, [amount for m in reversed(missing) for amount in (0, m)])
-        values = channels_last(values)
+        arrival = transfer.up(channels_last(values))
         seconds.read += time.perf_counter() - begin
-        return values
+        return arrival
 
-    def store(tile: Tile, values: torch.Tensor) -> None:
+    def store(tile: Tile, arrival: Arrival) -> None:
+        nonlocal waited
         begin = time.perf_counter()
+        values = arrival()
+        middle = time.perf_counter()
         write(tile.region, values)
-        seconds.write += time.perf_counter() - begin
+        waited += middle - begin
+        seconds.write += time.perf_counter() - middle
 
     tiles = iter(plan)
     with ThreadPoolExecutor(1, "fastnets-read") as reader, ThreadPoolExecutor(1, "fastnets-write") as writer:
-        ahead: deque[tuple[Tile, Future[torch.Tensor]]] = deque()
+        ahead: deque[tuple[Tile, Future[Arrival]]] = deque()
         behind: deque[Future[None]] = deque()
 
         def prefetch() -> None:
@@ -180,14 +193,14 @@ def run_tiles(
         prefetch()
         while ahead:
             tile, loading = ahead.popleft()
-            values = loading.result().to(reference.device)
+            values = loading.result()()
             prefetch()
             begin = time.perf_counter()
             result = _call(model, values, output)
             middle = time.perf_counter()
             _check_output(result, plan, tile)
             local: Any = (..., *tile.local)
-            finished = _reduced(result[local], reduce).to("cpu", copy=True)
+            finished = transfer.down(_reduced(result[local], reduce))
             seconds.network += middle - begin
             seconds.merge += time.perf_counter() - middle
             del result, values
@@ -196,6 +209,7 @@ def run_tiles(
             behind.append(writer.submit(store, tile, finished))
         while behind:
             behind.popleft().result()
+    seconds.network += waited
     return seconds
 
 
@@ -234,6 +248,17 @@ def _parameter(model: nn.Module) -> torch.Tensor:
     return torch.empty(0)
 
 
+def _device_of(model: nn.Module) -> torch.device:
+    return model.device if isinstance(model, Optimized) else _parameter(model).device
+
+
+def _gpu_of(model: nn.Module) -> torch.device | None:
+    """The device of a model that runs on a GPU."""
+    device = _device_of(model)
+    on_gpu = model.on_gpu if isinstance(model, Optimized) else device.type == "cuda"
+    return device if on_gpu else None
+
+
 def _call(model: nn.Module, values: torch.Tensor, output: int) -> torch.Tensor:
     with torch.inference_mode():
         result = model(values)
@@ -252,11 +277,18 @@ def _check_output(result: torch.Tensor, plan: TilePlan, tile: Tile) -> None:
         )
 
 
+def best_channel(values: torch.Tensor) -> torch.Tensor:
+    """argmax over the channels, uint8 up to 256 of them; on a GPU in one pass."""
+    if values.is_cuda and values.shape[1] <= 256 and 3 <= values.dim() <= 5:
+        return resize_argmax(values)
+    return values.argmax(1).to(torch.uint8 if values.shape[1] <= 256 else torch.int32)
+
+
 def _reduced(values: torch.Tensor, reduce: Reduce) -> torch.Tensor:
     if reduce is None:
         return values
     if reduce == "argmax":
-        return values.argmax(1).to(torch.uint8 if values.shape[1] <= 256 else torch.int32)
+        return best_channel(values)
     if reduce == "threshold":
         return (values > 0.5).to(torch.uint8)
     if callable(reduce):

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 import psutil
+import torch
 
 from fastnets.errors import InputError
 
@@ -18,16 +19,17 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "
 # What first calls leave behind (torch's kernels and reordered weights, codecs, thread stacks, heap in pieces): 20 to
 # 90 MB were seen.
 FIRST_CALL = 96_000_000
+GPU_FIRST_CALL = 700_000_000  # CUDA's context, loaded kernels, workspaces of cuDNN and cuBLAS
 _M_ARENA_MAX = -8  # malloc.h
 
 
-def parse_bytes(text: str | int) -> int:
+def parse_bytes(text: str | int, option: str = "max_ram") -> int:
     """Bytes of "500MB", "2GiB", "1.5g" or a plain number."""
     if isinstance(text, int):
         return text
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\s*", text.lower())
     if match is None or match[2] not in _UNITS:
-        raise InputError(f"max_ram={text!r} is not a size: write 500MB, 2GB or 1.5GiB")
+        raise InputError(f"{option}={text!r} is not a size: write 500MB, 2GB or 1.5GiB")
     return int(float(match[1]) * _UNITS[match[2]])
 
 
@@ -65,6 +67,26 @@ def tile_budget(max_ram: str | int | None, reserve: int = 0) -> int:
             f"({format_bytes(needed)}): raise it"
         )
     return limit - needed
+
+
+def gpu_budget(max_vram: str | int | None, device: torch.device) -> int:
+    """Bytes of the GPU that one tile may use so that the process stays under `max_vram` there.
+
+    Without a limit: four fifths of what is free now. On the CPU, where plans for a GPU are tested, the limit itself.
+    """
+    limit = None if max_vram is None else parse_bytes(max_vram, "max_vram")
+    if device.type != "cuda":
+        return 10**9 if limit is None else limit
+    free, _ = torch.cuda.mem_get_info(device)
+    if limit is None:
+        return free * 4 // 5
+    needed = torch.cuda.memory_allocated(device) + GPU_FIRST_CALL
+    if limit <= needed:
+        raise InputError(
+            f"max_vram={format_bytes(limit)} is below what the process needs before any tile "
+            f"({format_bytes(needed)}): raise it"
+        )
+    return min(free, limit - needed)
 
 
 def _share_heaps() -> None:
@@ -106,3 +128,4 @@ class PeakMemory:
     ) -> None:
         self._stop.set()
         self._thread.join()
+        self.peak = max(self.peak, memory_in_use())

@@ -14,7 +14,7 @@ from fastnets.errors import InputError
 
 from .align import align
 from .analysis import Analysis, exact_span
-from .memory import format_bytes, tile_budget
+from .memory import format_bytes, gpu_budget, tile_budget
 from .tiles import AxisTile, TilePlan
 from .trace import Graph, Shape, peak_bytes, trace
 
@@ -31,6 +31,8 @@ def plan_tiles(
     tile: int | Sequence[int] | None = None,
     max_ram: str | int | None = None,
     reserve: int = 0,
+    max_vram: str | int | None = None,
+    gpu: torch.device | None = None,
     output: int = 0,
     exact: bool = True,
     dtype: torch.dtype = torch.float32,
@@ -39,8 +41,8 @@ def plan_tiles(
 
     `tile` is the size, in input pixels, of the region that one tile contributes; the receptive field's halo comes
     on top. Without it, the largest tile is taken with which the process is estimated to stay under `max_ram`,
-    `reserve` bytes of which are the caller's. Raises InputError where a layer forbids exact tiling along an axis
-    that has to be cut, unless `exact` is False.
+    `reserve` bytes of which are the caller's, or, for a network that runs on `gpu`, under `max_vram` there. Raises
+    InputError where a layer forbids exact tiling along an axis that has to be cut, unless `exact` is False.
     """
     whole, padded = _trace_whole(model, shape, dtype)
     spatial = shape[1:]
@@ -49,7 +51,9 @@ def plan_tiles(
     sizes = None if tile is None else _checked_sizes(tile, whole.spatial)
     whole_bytes = int(SLACK * peak_bytes(whole.graph)) + _held_bytes(whole, output)
     # Asked for after the trace, whose imports and graph stay in memory.
-    budget = tile_budget(max_ram, reserve) if sizes is None else 0
+    budget, limit = 0, "max_ram" if gpu is None else "max_vram"
+    if sizes is None:
+        budget = tile_budget(max_ram, reserve) if gpu is None else gpu_budget(max_vram, gpu)
     fits = whole_bytes <= budget if sizes is None else all(s >= n for s, n in zip(sizes, padded, strict=True))
     if fits and padded == spatial:
         return _one_tile(whole, output, whole_bytes)
@@ -57,7 +61,7 @@ def plan_tiles(
     steps = [_core_step(whole, axis, jump) for axis, jump in enumerate(jumps)]
     per_pixel = whole_bytes / prod(padded)
     if sizes is None:
-        cores = _largest_core(whole, output, steps, per_pixel, budget)
+        cores = _largest_core(whole, output, steps, per_pixel, budget, limit)
     else:
         cores = [ceil(size / step) * step for size, step in zip(sizes, steps, strict=True)]
     plan_axes = None
@@ -155,7 +159,9 @@ def _crop_size(whole: Analysis, axis: int, output: int, core: int) -> int:
     return min(length, ceil((b - a // grid * grid) / grid) * grid)
 
 
-def _largest_core(whole: Analysis, output: int, steps: list[int], per_pixel: float, budget: int) -> list[int]:
+def _largest_core(
+    whole: Analysis, output: int, steps: list[int], per_pixel: float, budget: int, limit: str
+) -> list[int]:
     """The largest core, as near to a cube as the image allows, whose crop fits the budget."""
     lengths = whole.shape(whole.graph.images[0])[2:]
     ends = [ceil(n / step) * step for n, step in zip(lengths, steps, strict=True)]
@@ -177,8 +183,8 @@ def _largest_core(whole: Analysis, output: int, steps: list[int], per_pixel: flo
     if best is None:
         least = bytes_for(steps)
         raise InputError(
-            f"max_ram leaves {format_bytes(budget)} for a tile, and the smallest tile of this network "
-            f"needs about {format_bytes(int(least))}: raise max_ram by {format_bytes(int(least) - budget)}"
+            f"{limit} leaves {format_bytes(budget)} for a tile, and the smallest tile of this network "
+            f"needs about {format_bytes(int(least))}: raise {limit} by {format_bytes(int(least) - budget)}"
         )
     # Equal parts instead of full tiles and a sliver.
     even = [ceil(n / ceil(n / core)) for n, core in zip(lengths, best, strict=True)]

@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from fastnets.engine import Optimized
+from fastnets.engine.module import home_of
 from fastnets.errors import InputError
 
 Shape = tuple[int, ...]
@@ -86,7 +87,7 @@ def trace(model: nn.Module, shape: Shape, *, dtype: torch.dtype = torch.float32)
         raise InputError(
             "model is in training mode, in which batch norm and dropout change with the tile: call model.eval()"
         )
-    image = torch.empty(1, dtype=dtype).expand(shape)  # strides of 0: any shape, four bytes
+    image = torch.empty(1, dtype=dtype, device=home_of(model)).expand(shape)  # strides of 0: any shape, four bytes
     try:
         with _quiet(_FAKE_TENSOR_LOG):
             program = torch.export.export(model, (image,), strict=False)
