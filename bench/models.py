@@ -34,7 +34,9 @@ from model_zoo import NETWORKS, Network
 from fastnets import _C
 
 PAUSE_S = 0.02
-"""Between the calls of two libraries, so that threads of the other stop spinning, and before a call "after idle"."""
+"""Before a call "after idle"."""
+TURN_S = 0.1
+"""Between two libraries: threads of ONNX Runtime spin for 50 ms after a call, and would take a core from the next."""
 BURST_S = 0.1
 """Calls back to back take about so long, and are one at least."""
 RHYTHMS = ("back to back", "after 20 ms")
@@ -174,7 +176,7 @@ def measure(
         if turn >= 3 and time.perf_counter() - start > seconds:
             break
         for name in names:
-            time.sleep(PAUSE_S)
+            time.sleep(TURN_S)
             workers[name].ask({"clock": clock})
             taken[name].append(tuple(workers[name].answer(600)))
     return taken

@@ -61,8 +61,8 @@ class Pool {
   }
 
   void wake() {
-    keep_off_this_core();
     sleep_.lock();  // whoever counts as a sleeper waits for the notification by now
+    keep_off_this_core();
     sleep_.unlock();
     wake_.notify_all();
   }
@@ -71,14 +71,20 @@ class Pool {
   // on two cores, and moves it milliseconds later: a network of 5 ms took 8.4.
   void keep_off_this_core() {
 #if defined(__linux__)
-    cpu_set_t cores;
     const int here = sched_getcpu();
-    if (here < 0 || sched_getaffinity(0, sizeof cores, &cores) != 0) return;
-    CPU_CLR(static_cast<unsigned>(here), &cores);
-    if (CPU_COUNT(&cores) == 0) return;
+    if (here < 0 || sched_getaffinity(0, sizeof cores_, &cores_) != 0 || CPU_COUNT(&cores_) < 2) return;
+    cpu_set_t others = cores_;
+    CPU_CLR(static_cast<unsigned>(here), &others);
     for (const std::thread::native_handle_type worker : workers_) {
-      pthread_setaffinity_np(worker, sizeof cores, &cores);
+      pthread_setaffinity_np(worker, sizeof others, &others);
     }
+#endif
+  }
+
+  // For a worker that has started: the caller may come to its core, and then one of them has to leave.
+  void take_any_core() {
+#if defined(__linux__)
+    if (CPU_COUNT(&cores_) >= 2) sched_setaffinity(0, sizeof cores_, &cores_);
 #endif
   }
 
@@ -102,6 +108,7 @@ class Pool {
         sleepers_.fetch_add(1, std::memory_order_seq_cst);
         wake_.wait(lock, [&] { return wanted(thread); });
         sleepers_.fetch_sub(1, std::memory_order_relaxed);
+        take_any_core();
       }
 #if defined(__x86_64__)
       __builtin_ia32_pause();
@@ -147,6 +154,9 @@ class Pool {
   std::mutex callers_, sleep_;
   std::condition_variable wake_;
   std::atomic<int> sleepers_{0};
+#if defined(__linux__)
+  cpu_set_t cores_{};  // of the last caller that woke threads; with sleep_
+#endif
   std::vector<std::thread::native_handle_type> workers_;
   Job job_{};
   Team team_;
