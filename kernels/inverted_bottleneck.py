@@ -43,7 +43,7 @@ def choose(call: InvertedBottleneckCall) -> Config:
     """A square of pixels: the least halo. Float32 runs without tensor cores. 4 warps spill. Not measured yet."""
     inputs, outputs = call.x.shape[1], call.project.shape[0]
     if call.x.dtype == torch.float32:
-        return Config(8, 8, run.block(outputs, 64, 16), 16, 64, 16, 4)
+        return Config(8, 8, run.block(outputs, 64, 16), 16, 64, 16, 8)
     return Config(8, 8, run.block(outputs, 128, 16), 64, 64, run.block(inputs, 64, 16), 8)
 
 

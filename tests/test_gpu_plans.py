@@ -63,7 +63,7 @@ class Cuda:
 
     def replay(self) -> None:
         self.log.append("replay")
-        for own, value in zip(self.captured.outputs, self.captured.function(self.captured.inputs), strict=True):
+        for own, value in zip(self.captured.outputs, _double(self.captured.inputs), strict=True):
             own.copy_(value)
 
 
@@ -73,7 +73,7 @@ def _double(inputs: list[Tensor]) -> list[Tensor]:
 
 def _captured(cuda: Cuda, monkeypatch: pytest.MonkeyPatch) -> Any:
     layout = torch.empty(2, 3, device="meta").t()
-    cuda.captured = gpu_graph.Captured(_double, [layout], torch.device("cuda", 0))
+    cuda.captured = gpu_graph.Captured([layout], torch.device("cuda", 0))
     monkeypatch.setattr(cuda.captured, "device", torch.device("cpu"))
     return cuda.captured
 
@@ -82,7 +82,7 @@ def test_a_captured_run_waits_for_the_one_before_and_copies_its_results(monkeypa
     cuda = Cuda(monkeypatch)
     captured = _captured(cuda, monkeypatch)
     inputs = [torch.randn(3, 2), torch.randn(3, 2)]
-    results = [captured.run([x], lambda outputs: [y.clone() for y in outputs])[0] for x in inputs]
+    results = [captured.run([x], _double, lambda outputs: [y.clone() for y in outputs])[0] for x in inputs]
     assert torch.equal(results[0], 2 * inputs[0])
     assert torch.equal(results[1], 2 * inputs[1])
     assert captured.inputs[0].stride() == (1, 3)
@@ -94,6 +94,6 @@ def test_a_failed_capture_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> No
     cuda.fails = True
     captured = _captured(cuda, monkeypatch)
     with pytest.raises(RuntimeError, match="not permitted") as caught:
-        captured.run([torch.randn(3, 2)], list)
+        captured.run([torch.randn(3, 2)], _double, list)
     assert any("pass cuda_graph=False" in note for note in caught.value.__notes__)
     assert not captured.turn.lock.locked()

@@ -61,13 +61,13 @@ class GpuPlan:
         if captured and self.no_graph and device.type == "cuda":
             logger.warning("optimize: no CUDA graph: %s", self.no_graph)
         inputs = [self.layouts[node] for node in graph.inputs]
-        self.captured = None if self.no_graph else Captured(self._run, inputs, device)
+        self.captured = None if self.no_graph else Captured(inputs, device)
 
     def run(self, inputs: Sequence[Tensor]) -> Values:
         """The outputs on the device, in the order of the graph's; their memory is the caller's."""
         with torch.inference_mode(False), torch.no_grad(), _on(self.device):
             if self.captured is not None and not torch.cuda.is_current_stream_capturing():
-                return self.captured.run(inputs, self._own)
+                return self.captured.run(inputs, self._run, self._own)
             return self._own(self._run(self._all_placed(inputs)))
 
     def profile(self, inputs: Sequence[Tensor], runs: int) -> dict[Node, float]:
