@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# bench/gpu.sh OUT_DIR [--cpu-check]: install, test and measure kernels and networks on this GPU machine, in under 8
-# minutes: tests beside each other, then what is timed, alone. Results: OUT_DIR/gpu.csv (kernels), models.csv (networks),
-# summary.txt, and a log a step. --cpu-check runs the same steps with Triton's interpreter on tiny sizes, without
-# installing: it says whether the script works, and nothing about speed.
+# bench/gpu.sh OUT_DIR [--cpu-check | --tune]: install, test and measure kernels and networks on this GPU machine, in
+# under 8 minutes: tests beside each other, then what is timed, alone. Results: OUT_DIR/gpu.csv (kernels), models.csv
+# (networks), summary.txt, and a log a step. --cpu-check runs the same steps with Triton's interpreter on tiny sizes,
+# without installing: it says whether the script works, and nothing about speed. --tune measures configurations instead
+# and writes kernels/tuned/<gpu>.json, which later calls read.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-out=${1:?usage: bench/gpu.sh OUT_DIR [--cpu-check]}
+out=${1:?usage: bench/gpu.sh OUT_DIR [--cpu-check | --tune]}
 check=${2:-}
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
@@ -48,8 +49,12 @@ if [ "$check" = --cpu-check ]; then
   step plans 100 "$python" -P -m pytest -q -p no:cacheprovider tests/gpu_plans.py -k "values and dilated"
   step measure 200 "$python" bench/gpu.py "$out" --cpu-check
   step networks 200 "$python" bench/gpu_models.py "$out" --cpu-check
+elif [ "$check" = --tune ]; then
+  step install 150 "$python" -m pip install --no-build-isolation --no-deps -e .
+  step tune 440 "$python" bench/gpu_tune.py --seconds 400
+  cp "$out/tune.log" "$out/table.txt"
 elif [ -n "$check" ]; then
-  echo "bench/gpu.sh: the second argument is '$check': pass --cpu-check, or none" >&2
+  echo "bench/gpu.sh: the second argument is '$check': pass --cpu-check, --tune, or none" >&2
   exit 2
 else
   step install 150 "$python" -m pip install --no-build-isolation --no-deps -e .

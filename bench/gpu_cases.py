@@ -16,6 +16,7 @@ from torch.nn import functional
 from fastnets.ops.conv import conv
 from fastnets.ops.conv_transpose import conv_transpose
 from fastnets.ops.depthwise import depthwise
+from fastnets.ops.inverted_bottleneck import inverted_bottleneck
 from fastnets.ops.nms import nms
 from fastnets.ops.norm import instance_norm
 from fastnets.ops.resize_argmax import resize_argmax
@@ -120,6 +121,31 @@ def _separable(f: Factory, batch: int, channels: int, size: int, *, compiled: bo
     x = make()[0]
     operations = 2 * x.numel() * x.shape[1]
     name = f"depthwise and pointwise {channels}x{size}x{size} n{batch}"
+    return Case(name, make, ours, peer, _bytes(x, x), operations, compiled)
+
+
+def _inverted(f: Factory, batch: int, channels: int, size: int, *, compiled: bool = False) -> Case:
+    """MobileNetV2's block of six times the channels."""
+
+    def make() -> tuple[Any, ...]:
+        x = f.image(batch, channels, size, size)
+        c = x.shape[1]
+        e, d, p = f.weight(6 * c, c, 1, 1), f.weight(6 * c, 1, 3, 3), f.weight(c, 6 * c, 1, 1)
+        return x, e, d, p, f.values(len(d)), f.values(len(d)), f.values(c)
+
+    def ours(x: Tensor, e: Tensor, d: Tensor, p: Tensor, first: Tensor, middle: Tensor, last: Tensor) -> Tensor:
+        kinds = {"expand_activation": "relu6", "middle_activation": "relu6"}
+        biases = {"expand_bias": first, "middle_bias": middle}
+        return inverted_bottleneck(x, e, d, p, last, **biases, **kinds, padding=1, residual=x, implementation="triton")
+
+    def peer(x: Tensor, e: Tensor, d: Tensor, p: Tensor, first: Tensor, middle: Tensor, last: Tensor) -> Tensor:
+        wide = functional.relu6(functional.conv2d(x, e, first))
+        wide = functional.relu6(functional.conv2d(wide, d, middle, padding=1, groups=len(d)))
+        return functional.conv2d(wide, p, last) + x
+
+    x = make()[0]
+    operations = 2 * x.numel() * 12 * x.shape[1]
+    name = f"inverted bottleneck {channels}x{size}x{size} n{batch}"
     return Case(name, make, ours, peer, _bytes(x, x), operations, compiled)
 
 
@@ -239,6 +265,8 @@ def cases(f: Factory) -> list[Case]:
         _separable(f, 32, 512, 28),
         _separable(f, 32, 728, 19),
         _separable(f, 1, 128, 112),
+        _inverted(f, 32, 24, 56, compiled=True),
+        _inverted(f, 8, 32, 128),
         _depthwise(f, 2, 32, (64, 64, 64), 3),
         _depthwise(f, 32, 192, (56, 56), 5),
         _depthwise(f, 8, 64, (64, 64), 31),

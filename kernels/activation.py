@@ -88,7 +88,6 @@ def _pointwise(x, scale, shift, residual, out, pixels, size_z, size_y, size_x, x
     value = tl.load(x + at[:, None] + c[None, :], mask=mask, other=0.0).to(tl.float32)
     if scale is not None:
         value *= tl.load(scale + c, mask=c < CHANNELS, other=0.0).to(tl.float32)[None, :]
-    # Here: what a function is told of its arguments is lost before it is inlined.
     r_at = tl.multiple_of(n * rs_n + z * rs_z + y * rs_y + xo * rs_x, UNIT)
     o_at = tl.multiple_of(n * os_n + z * os_z + y * os_y + xo * os_x, UNIT)
-    store(value, shift, residual, out, r_at, o_at, c, mask, alpha, beta, KIND, CHANNELS, UNIT)
+    store(value, shift, residual, out, r_at, o_at, c, mask, alpha, beta, KIND, CHANNELS)

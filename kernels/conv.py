@@ -178,4 +178,4 @@ def _product(x, weight, bias, residual, out, pixels, size_z, size_y, size_x, out
     r_at = tl.multiple_of(n * rs_n + z * rs_z + y * rs_y + xo * rs_x + first, UNIT_OUT)
     o_at = tl.multiple_of(n * os_n + z * os_z + y * os_y + xo * os_x + first, UNIT_OUT)
     own = None if bias is None else bias + first
-    store(acc, own, residual, out, r_at, o_at, co, mask, alpha, beta, KIND, OUTPUTS, UNIT_OUT)
+    store(acc, own, residual, out, r_at, o_at, co, mask, alpha, beta, KIND, OUTPUTS)

@@ -124,4 +124,4 @@ def _taps(x, weight, bias, residual, out, pixels, size_z, size_y, size_x, xs_n, 
     mask = (pixel < pixels)[:, None] & (co < OUTPUTS)[None, :]
     r_at = tl.multiple_of(n * rs_n + z * rs_z + y * rs_y + xo * rs_x, UNIT_OUT)
     o_at = tl.multiple_of(n * os_n + z * os_z + y * os_y + xo * os_x, UNIT_OUT)
-    store(acc, bias, residual, out, r_at, o_at, co, mask, alpha, beta, KIND, OUTPUTS, UNIT_OUT)
+    store(acc, bias, residual, out, r_at, o_at, co, mask, alpha, beta, KIND, OUTPUTS)

@@ -78,6 +78,14 @@ def _gpu_name(device: int) -> str:
     return re.sub("[^a-z0-9]+", "-", torch.cuda.get_device_name(device).lower()).strip("-")
 
 
+def multiprocessors(x: Tensor) -> int:
+    """Of the device of `x`; where it has none, 2."""
+    recorder = _recorder.get()
+    if recorder is not None:
+        return {80: 108, 90: 132, 100: 148}[recorder[0]]
+    return torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 2
+
+
 def precision(x: Tensor) -> str:
     """Of products of float32: tf32 only where torch.set_float32_matmul_precision asks for it."""
     asked = x.dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"

@@ -223,4 +223,4 @@ def _apply(x, table, weight, bias, residual, out, size_z, size_y, size_x, xs_n, 
     normal = (value - high[None, :] - low[None, :]) * scale[None, :]
     r_at = tl.multiple_of(n.to(INDEX) * rs_n + z * rs_z + y * rs_y + xo * rs_x, UNIT)
     o_at = tl.multiple_of(n.to(INDEX) * os_n + z * os_z + y * os_y + xo * os_x, UNIT)
-    store(normal, bias, residual, out, r_at, o_at, c, mask, alpha, beta, KIND, CHANNELS, UNIT)
+    store(normal, bias, residual, out, r_at, o_at, c, mask, alpha, beta, KIND, CHANNELS)

@@ -26,10 +26,11 @@ def positions(pixel, out_z, out_y, out_x, INDEX: tl.constexpr):
 
 
 @triton.jit
-def store(acc, bias, residual, out, r_at, o_at, c, mask, alpha, beta, KIND: tl.constexpr, CHANNELS: tl.constexpr,
-          UNIT: tl.constexpr):  # fmt: skip
-    """activation(acc + bias + residual) to the pixels at `o_at` and the channels `c` of `out`. `UNIT` divides both."""
-    r_at, o_at = tl.multiple_of(r_at, UNIT), tl.multiple_of(o_at, UNIT)
+def store(acc, bias, residual, out, r_at, o_at, c, mask, alpha, beta, KIND: tl.constexpr, CHANNELS: tl.constexpr):
+    """activation(acc + bias + residual) to the pixels at `o_at` and the channels `c` of `out`.
+
+    What divides `r_at` and `o_at` is for the caller to say: Triton forgets it of arguments.
+    """
     if bias is not None:
         acc += tl.load(bias + c, mask=c < CHANNELS, other=0.0).to(tl.float32)[None, :]
     if residual is not None:

@@ -51,7 +51,7 @@ class Compiled:
         return _cuobjdump("-sass", self.cubin)
 
     def problems(self, architecture: int, *, product: bool = False, wide: bool = False) -> list[str]:
-        """What is wrong with it. `product`: it needs tensor cores; `wide`: 16-byte global loads."""
+        """What is wrong with it. `product`: it needs tensor cores; `wide`: 16-byte loads, no 2-byte stores."""
         found = []
         if self.stack_bytes:
             found.append(f"registers spill to {self.stack_bytes} bytes of stack")
@@ -66,6 +66,8 @@ class Compiled:
             # Of all load instructions: others read one number for a whole block, or a vector of weights.
             if sum(".128" in load for load in loads) < 0.4 * len(loads):
                 found.append("few global loads are of 16 bytes")
+            if re.search(r"\bSTG\.E\.U16", self.sass):
+                found.append("global stores are of 2 bytes")
         return found
 
 

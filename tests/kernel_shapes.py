@@ -14,6 +14,7 @@ from fastnets.kernels import (
     conv_weight,
     depthwise,
     depthwise_weight,
+    inverted_bottleneck,
     nms,
     norm,
     norm_gradient,
@@ -27,6 +28,7 @@ from fastnets.ops.activation import ActivationCall
 from fastnets.ops.conv_arguments import ConvCall, window_of
 from fastnets.ops.conv_transpose import ConvTransposeCall
 from fastnets.ops.epilogue import Activation
+from fastnets.ops.inverted_bottleneck_packed import InvertedBottleneckCall
 from fastnets.ops.nms import NmsCall
 from fastnets.ops.norm import NormCall
 from fastnets.ops.resize_argmax import ResizeArgmaxCall
@@ -122,7 +124,32 @@ def _separable_shape(inputs: int, outputs: int, size: tuple[int, ...], dtype: to
         middle_activation=Activation("relu6"),
     )
     products = () if dtype == FP32 else ("_fused",)
-    return Shape(f"separable-{inputs}-{outputs}-{dtype}", lambda: separable.launch(call), products)
+    name = f"separable-{inputs}-{outputs}-{dtype}"
+    return Shape(name, lambda: separable.launch(call), products, wide=("_fused",))
+
+
+def _inverted_shape(
+    inputs: int, middle: int, outputs: int, size: int, kernel: int = 3, *, stride: int = 1, dtype: torch.dtype = BF16
+) -> Shape:
+    wide = conv_call((8, middle, size, size), middle, (kernel, kernel), groups=middle, stride=stride, dtype=dtype)
+    weight, x = wide.weight, empty(8, inputs, size, size, dtype=dtype)
+    call = InvertedBottleneckCall(
+        x=x,
+        expand=weight.new_empty((middle, inputs)),
+        depthwise=weight,
+        project=weight.new_empty((outputs, middle)),
+        bias=weight.new_empty(outputs),
+        expand_bias=weight.new_empty(middle),
+        middle_bias=weight.new_empty(middle),
+        residual=x if inputs == outputs else None,
+        window=wide.window,
+        expand_activation=Activation("relu6"),
+        middle_activation=Activation("relu6"),
+    )
+    assert inverted_bottleneck.can_run(call) is None
+    products = () if dtype == FP32 else ("_block",)
+    name = f"inverted-{inputs}-{middle}-{outputs}-{size}-k{kernel}-s{stride}-{dtype}"
+    return Shape(name, lambda: inverted_bottleneck.launch(call), products, wide=("_block",))
 
 
 def _norm(call: NormCall, *, backward: bool) -> None:
@@ -153,7 +180,8 @@ def _transposed_shape(inputs: int, outputs: int, size: tuple[int, ...], dtype: t
     call = ConvTransposeCall(empty(2, inputs, *size, dtype=dtype), weight, weight.new_empty(outputs), None, *numbers)
     assert conv_transpose.can_run(call) is None
     products = () if dtype == FP32 else ("_taps",)
-    return Shape(f"transposed-{inputs}-{outputs}-{dtype}", lambda: conv_transpose.launch(call), products)
+    name = f"transposed-{inputs}-{outputs}-{dtype}"
+    return Shape(name, lambda: conv_transpose.launch(call), products, wide=("_taps",))
 
 
 def _boxes(count: int) -> NmsCall:
@@ -191,11 +219,16 @@ SHAPES = [
     _separable_shape(728, 728, (19, 19)),
     _separable_shape(32, 64, (112, 112)),
     _separable_shape(64, 64, (56, 56), FP32),
+    _inverted_shape(16, 96, 24, 112, stride=2),
+    _inverted_shape(24, 144, 24, 56),
+    _inverted_shape(24, 144, 40, 56, 5, stride=2),
+    _inverted_shape(96, 576, 96, 14),
+    _inverted_shape(24, 144, 24, 56, dtype=FP32),
     _norm_shape((2, 32, 96, 96, 96), 32, backward=True),
     _norm_shape((4, 320, 56, 56), 32, FP32),
     _activation_shape(32, 256, 56, 56),
     _activation_shape(32, 24, 56, 56),
-    _transposed_shape(128, 64, (24, 24, 24)),
+    _transposed_shape(128, 24, (24, 24, 24)),
     _transposed_shape(256, 128, (28, 28), FP32),
     Shape("resize_argmax", lambda: resize_argmax.launch(ResizeArgmaxCall(empty(1, 16, 128, 128, 128), (512,) * 3))),
     Shape("argmax", lambda: resize_argmax.launch(ResizeArgmaxCall(empty(1, 21, 512, 512), (512, 512)))),

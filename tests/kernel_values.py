@@ -12,6 +12,7 @@ import torch
 from cases import conv as conv_cases
 from cases import conv_transpose as transposed_cases
 from cases import depthwise as depthwise_cases
+from cases import inverted_bottleneck as inverted_cases
 from cases import separable as separable_cases
 from harness import relative_error
 from kernel_harness import DEVICE, INTERPRETED, TOLERANCE, converted, error_of, gradient_errors, on_device
@@ -20,6 +21,7 @@ from fastnets.ops import gpu
 from fastnets.ops.conv import conv
 from fastnets.ops.conv_arguments import ConvCall
 from fastnets.ops.depthwise import depthwise
+from fastnets.ops.inverted_bottleneck import inverted_bottleneck
 from fastnets.ops.separable import separable
 
 DEPTHWISE = [
@@ -138,6 +140,42 @@ def test_separable_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
         y = separable(*own, padding=1, middle_activation="relu", implementation=name)
         results.append(torch.autograd.grad(y.sin().sum(), own))
     assert max(relative_error(a, b) for a, b in zip(*results, strict=True)) <= 1e-5
+
+
+INVERTED = [
+    inverted_cases.Case(2, 5, 24, 7, (9, 11), activations=("relu6", "relu6", "none")),
+    inverted_cases.Case(1, 20, 70, 20, (10, 7), (5, 5), padding=2, residual=True, activations=("silu", "silu", "none")),
+    inverted_cases.Case(
+        1, 7, 40, 70, (18, 19), stride=2, padding=((1, 2), (0, 1)), activations=("gelu", "none", "relu")
+    ),
+    inverted_cases.Case(1, 8, 20, 12, (12, 9), (1, 3), stride=(3, 2), padding=(0, 4), biases=False),
+    inverted_cases.Case(0, 16, 32, 8, (9, 9)),
+]
+
+
+@pytest.mark.parametrize("case", INVERTED, ids=lambda case: case.name)
+def test_inverted_bottleneck(case: inverted_cases.Case) -> None:
+    assert error_of(inverted_cases.OP, "triton", inverted_cases.make(case)) <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", PRODUCTS)
+def test_inverted_bottleneck_in_16_bits(dtype: torch.dtype) -> None:
+    call = converted(inverted_cases.make(INVERTED[1]), dtype)
+    assert error_of(inverted_cases.OP, "triton", call) <= TOLERANCE[dtype]
+
+
+def test_inverted_bottleneck_gradients() -> None:
+    """The convolutions run again: what lies between them was not kept."""
+    leaves = [torch.randn(*shape) for shape in ((1, 4, 7, 6), (9, 4), (9, 1, 3, 3), (5, 9), (5,), (9,), (1, 5, 4, 3))]
+
+    def function(*leaves: torch.Tensor, implementation: str) -> torch.Tensor:
+        *first, expand_bias, residual = leaves
+        options: dict[str, Any] = {"expand_activation": "silu", "middle_activation": "silu", "stride": 2, "padding": 1}
+        return inverted_bottleneck(
+            *first, expand_bias=expand_bias, residual=residual, implementation=implementation, **options
+        )
+
+    assert max(gradient_errors(function, leaves, "triton")) <= 1e-5
 
 
 TRANSPOSED = [

@@ -13,6 +13,7 @@ import triton.language as tl
 from cases import conv as conv_cases
 from cases import conv_transpose as transposed_cases
 from cases import depthwise as depthwise_cases
+from cases import inverted_bottleneck as inverted_cases
 from cases import norm as norm_cases
 from cases import roi_align as roi_cases
 from cases import separable as separable_cases
@@ -21,6 +22,7 @@ from fastnets.kernels import (
     conv_transpose,
     conv_weight,
     depthwise,
+    inverted_bottleneck,
     norm,
     norm_gradient,
     roi_align,
@@ -51,10 +53,9 @@ def _padded(position, k, STRIDE: tl.constexpr, STEP: tl.constexpr, before, size,
 
 
 @triton.jit
-def _inexact(acc, bias, residual, out, r_at, o_at, c, mask, alpha, beta, KIND: tl.constexpr, CHANNELS: tl.constexpr,
-             UNIT: tl.constexpr):  # fmt: skip
+def _inexact(acc, bias, residual, out, r_at, o_at, c, mask, alpha, beta, KIND: tl.constexpr, CHANNELS: tl.constexpr):
     """A relative error of 1e-4: 1 / 80 of the rounding to bfloat16."""
-    _store(acc * 1.0001, bias, residual, out, r_at, o_at, c, mask, alpha, beta, KIND, CHANNELS, UNIT)
+    _store(acc * 1.0001, bias, residual, out, r_at, o_at, c, mask, alpha, beta, KIND, CHANNELS)
 
 
 @triton.jit
@@ -97,6 +98,7 @@ DEPTHWISE = _error(depthwise_cases, "triton_depthwise", depthwise_cases.Case(1, 
 CONV = _error(conv_cases, "triton_product", conv_cases.Case(1, 5, 7, (5, 6), (3, 3), padding=1))
 TRANSPOSED = _error(transposed_cases, "triton", transposed_cases.Case((1, 3, 4, 3), 5))
 SEPARABLE = _error(separable_cases, "triton", separable_cases.Case(1, 5, 6, (6, 7), middle_activation="silu"))
+INVERTED = _error(inverted_cases, "triton", inverted_cases.Case(1, 3, 12, 5, (7, 6)))
 NORM = _error(norm_cases, "triton", norm_cases.Case((2, 6, 5, 7)))
 ROI_ALIGN = _error(roi_cases, "triton", roi_cases.Case((2, 5, 13, 17), 5, (2, 3), 0.25, 2))
 
@@ -114,6 +116,8 @@ ROI_ALIGN = _error(roi_cases, "triton", roi_cases.Case((2, 5, 13, 17), 5, (2, 3)
         (conv_transpose, "store", _inexact, TRANSPOSED),
         (separable, "source", _padded, SEPARABLE),
         (separable, "activate", _shifted, SEPARABLE),
+        (inverted_bottleneck, "activate", _shifted, INVERTED),
+        (inverted_bottleneck, "store", _inexact, INVERTED),
         (norm, "store", _inexact, NORM),
         (norm_gradient, "derivative", _steeper, _norm_gradients),
         (roi_align, "_neighbours", _swapped, ROI_ALIGN),

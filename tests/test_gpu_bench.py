@@ -39,4 +39,4 @@ def test_gpu_bench_dry_run(tmp_path: Path) -> None:
 def test_gpu_bench_refuses_unknown_arguments(tmp_path: Path) -> None:
     done = subprocess.run([str(SCRIPT), str(tmp_path), "--fast"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "pass --cpu-check, or none" in done.stderr
+    assert "pass --cpu-check, --tune, or none" in done.stderr

@@ -7,13 +7,18 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 from fastnets.errors import InputError
 from fastnets.ops import gpu
+from fastnets.ops.conv_arguments import window_of
 from fastnets.ops.depthwise import depthwise
+from fastnets.ops.inverted_bottleneck import OP as INVERTED_BOTTLENECK
+from fastnets.ops.inverted_bottleneck import InvertedBottleneckCall
 
 
 def test_values_of_all_kernels() -> None:
@@ -39,6 +44,16 @@ def test_refused_without_a_gpu() -> None:
 def test_nothing_imports_triton_before_it_is_needed() -> None:
     code = "import sys, fastnets; from fastnets.ops import conv, norm; sys.exit('fastnets.kernels' in str(sys.modules))"
     assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == 0
+
+
+def test_inverted_bottlenecks_are_one_kernel_where_they_outgrow_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(L2_cache_size=50 << 20))
+    with FakeTensorMode():
+        for batch, preferred in ((1, "parts"), (32, "triton")):
+            x, shapes = torch.empty(batch, 16, 112, 112, device="cuda"), ((96, 16), (96, 1, 3, 3), (24, 96))
+            weights = [torch.empty(shape, device="cuda") for shape in shapes]
+            call = InvertedBottleneckCall(x, *weights, None, None, None, None, window_of(2, 1, 1, 1))
+            assert INVERTED_BOTTLENECK.prefer(call) == preferred
 
 
 def test_refused_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
 from fastnets.ops.conv import conv
 from fastnets.ops.conv_arguments import Padding, Window, window_of
 from fastnets.ops.epilogue import Activation, activation_of
+from fastnets.ops.gpu import triton_implementation
 from fastnets.ops.gradient import through
 from fastnets.ops.inverted_bottleneck_packed import (
     InvertedBottleneckCall,
@@ -67,8 +70,8 @@ def inverted_bottleneck(
         padding: zeros around y: one number, one an axis, or pairs (before, after).
         residual: added before the activation; the shape of the result.
         expand_activation, middle_activation, activation, and their parameters: see fastnets.ops.epilogue.
-        implementation: "fused" (CPU, float32 or bfloat16), "parts" (conv, then separable) or "torch"; None takes the
-            first that can run.
+        implementation: "fused" (CPU, float32 or bfloat16), "triton" (GPU), "parts" (conv, then separable) or "torch";
+            None takes the first that can run, on a GPU "parts" where its L2 cache holds what lies between them.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -131,14 +134,25 @@ def _run_torch(call: InvertedBottleneckCall) -> Tensor:
     return y.movedim(1, -1).contiguous().movedim(-1, 1) if call.out is None else call.out.copy_(y)
 
 
+def _prefer(call: InvertedBottleneckCall) -> str:
+    """On a GPU the parts where its L2 cache keeps what lies between them. By reasoning, not measured yet."""
+    x = call.x
+    if not x.is_cuda:
+        return "fused"
+    expanded = len(x) * prod(x.shape[2:]) * len(call.expand) * x.element_size()
+    return "parts" if 2 * expanded <= torch.cuda.get_device_properties(x.device).L2_cache_size else "triton"
+
+
 OP = Op(
     "inverted_bottleneck",
     _run_torch,
     (
         Implementation("fused", refusal, lambda call: run(call, pack(call))),
-        Implementation("parts", refusal, _run_parts),
+        triton_implementation("inverted_bottleneck"),
+        Implementation("parts", lambda call: None if call.x.is_cuda else refusal(call), _run_parts),
         Implementation("torch", lambda call: None, _run_torch),
     ),
+    _prefer,
 )
 
 
