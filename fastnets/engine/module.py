@@ -161,7 +161,6 @@ class Optimized(nn.Module):
         key, plan = self._last
         if kwargs or key is None or key != _plain_key(args) or self._versions != self._weight_versions():
             plan = self.plan_for(*args, **kwargs)
-            self._last = (None if kwargs else _plain_key(args)), plan
             args = tuple(leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor))
         outputs = plan.run(args)
         spec = plan.graph.out_spec
@@ -180,6 +179,7 @@ class Optimized(nn.Module):
                 while len(self._plans) > PLANS:
                     self._plans.popitem(last=False)
             self._plans.move_to_end(key)
+            self._last = None if kwargs else _plain_key(args), self._plans[key]
             return self._plans[key]
 
     def save(self, path: Path | str) -> None:
