@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -114,20 +115,44 @@ def check(call: ConvCall) -> None:
         )
     if not x.is_floating_point() or weight.dtype != x.dtype:
         raise InputError(f"conv: x is {x.dtype} and weight {weight.dtype}: pass one floating-point dtype")
-    if call.bias is not None and call.bias.shape != (weight.shape[0],):
-        raise InputError(f"conv: bias has shape {tuple(call.bias.shape)}: pass ({weight.shape[0]},)")
-    shape = call.out_shape
+    check_vectors("conv", call, {"bias": weight.shape[0]})
+    check_result("conv", call, weight)
+
+
+class WindowCall(Protocol):
+    """What the calls of convolutions have in common."""
+
+    @property
+    def x(self) -> Tensor: ...
+    @property
+    def residual(self) -> Tensor | None: ...
+    @property
+    def out(self) -> Tensor | None: ...
+    @property
+    def window(self) -> Window: ...
+    @property
+    def out_shape(self) -> tuple[int, ...]: ...
+
+
+def check_vectors(op: str, call: WindowCall, sizes: dict[str, int]) -> None:
+    """Raise InputError where one of these tensors of `call` does not have its size."""
+    for name, size in sizes.items():
+        vector: Tensor | None = getattr(call, name)
+        if vector is not None and vector.shape != (size,):
+            raise InputError(f"{op}: {name} has shape {tuple(vector.shape)}: pass ({size},)")
+
+
+def check_result(op: str, call: WindowCall, weight: Tensor) -> None:
+    """Raise InputError where `weight`, of the window, leaves no result, or what goes with the result does not fit."""
+    x, shape = call.x, call.out_shape
     if min(shape[2:]) < 1:
         raise InputError(
-            f"conv: the kernel {tuple(weight.shape[2:])} with dilation {call.window.dilation} is larger than the "
+            f"{op}: the kernel {tuple(weight.shape[2:])} with dilation {call.window.dilation} is larger than the "
             f"padded input {tuple(x.shape[2:])}: pad by more, or pass a larger input"
         )
     for name, tensor in (("residual", call.residual), ("out", call.out)):
         if tensor is not None and (tuple(tensor.shape) != shape or tensor.dtype != x.dtype):
-            raise InputError(f"conv: {name} is {tuple(tensor.shape)}, {tensor.dtype}: pass {shape}, {x.dtype}")
-    if (
-        call.out is not None
-        and torch.is_grad_enabled()
-        and any(t is not None and t.requires_grad for t in (x, weight, call.bias, call.residual, call.out))
-    ):
-        raise InputError("conv: out was given and gradients are recorded: leave it, or call under torch.no_grad()")
+            raise InputError(f"{op}: {name} is {tuple(tensor.shape)}, {tensor.dtype}: pass {shape}, {x.dtype}")
+    recorded = any(isinstance(value, Tensor) and value.requires_grad for value in vars(call).values())
+    if call.out is not None and torch.is_grad_enabled() and recorded:
+        raise InputError(f"{op}: out was given and gradients are recorded: leave it, or call under torch.no_grad()")

@@ -5,25 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from fastnets import _C
 from fastnets.errors import InputError
-from fastnets.ops.conv_arguments import Padding, Window, window_of
+from fastnets.ops.arguments import kernel_refusal, leaves_caches, out_refusal, result_like
+from fastnets.ops.conv_arguments import Padding, Window, check_result, check_vectors, window_of
 from fastnets.ops.epilogue import Activation, activation_of
-from fastnets.ops.layout import (
-    KERNEL_DTYPES,
-    array5,
-    array_of,
-    channels_are_dense,
-    channels_last,
-    empty_channels_last,
-    floats_of,
-    threads,
-)
-
-_STREAM_BYTES = 16 << 20  # an output that is larger leaves the caches before it is read again
+from fastnets.ops.layout import KERNEL_DTYPES, array5, array_of, channels_last, floats_of, threads
 
 
 @dataclass(frozen=True)
@@ -149,10 +138,8 @@ def check_weights(call: InvertedBottleneckCall) -> None:
                 f"inverted_bottleneck: {name} has shape {tuple(weight.shape)} and depthwise {tuple(depthwise.shape)}: "
                 f"pass {wanted}"
             )
-    for name, size in (("bias", len(call.project)), ("expand_bias", middle), ("middle_bias", middle)):
-        tensor: Tensor | None = getattr(call, name)
-        if tensor is not None and tensor.shape != (size,):
-            raise InputError(f"inverted_bottleneck: {name} has shape {tuple(tensor.shape)}: pass ({size},)")
+    sizes = {"bias": len(call.project), "expand_bias": middle, "middle_bias": middle}
+    check_vectors("inverted_bottleneck", call, sizes)
 
 
 def check(call: InvertedBottleneckCall) -> None:
@@ -166,32 +153,12 @@ def check(call: InvertedBottleneckCall) -> None:
         raise InputError(
             f"inverted_bottleneck: x is {x.dtype}, and the weights {dtypes}: pass one floating-point dtype"
         )
-    shape = call.out_shape
-    if min(shape[2:]) < 1:
-        raise InputError(
-            f"inverted_bottleneck: the kernel {tuple(call.depthwise.shape[2:])} is larger than the padded input "
-            f"{tuple(x.shape[2:])}: pad by more, or pass a larger input"
-        )
-    for name, tensor in (("residual", call.residual), ("out", call.out)):
-        if tensor is not None and (tuple(tensor.shape) != shape or tensor.dtype != x.dtype):
-            raise InputError(
-                f"inverted_bottleneck: {name} is {tuple(tensor.shape)}, {tensor.dtype}: pass {shape}, {x.dtype}"
-            )
-    given = (x, *weights, call.bias, call.expand_bias, call.middle_bias, call.residual, call.out)
-    if call.out is not None and torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given):
-        raise InputError(
-            "inverted_bottleneck: out was given and gradients are recorded: leave it, or call under torch.no_grad()"
-        )
+    check_result("inverted_bottleneck", call, call.depthwise)
 
 
 def refusal(call: InvertedBottleneckCall) -> str | None:
     """Why the kernel cannot run `call`, or None."""
-    x = call.x
-    if x.device.type != "cpu" or x.dtype not in KERNEL_DTYPES:
-        return f"x is {x.dtype} on {x.device}; it needs torch.float32 or torch.bfloat16 on cpu"
-    if call.out is not None and not channels_are_dense(call.out):
-        return f"out has strides {call.out.stride()}; it needs the channels of each pixel together"
-    return None
+    return kernel_refusal(call.x) or out_refusal(call.out)
 
 
 def pack(call: InvertedBottleneckCall) -> _C.PackedInvertedBottleneck:
@@ -205,7 +172,7 @@ def pack(call: InvertedBottleneckCall) -> _C.PackedInvertedBottleneck:
 def run(call: InvertedBottleneckCall, packed: _C.PackedInvertedBottleneck) -> Tensor:
     """The result of `call` by weights that `pack` made of its own."""
     stride, padding = call.window.stride, call.window.padding
-    out = empty_channels_last(call.x, call.out_shape) if call.out is None else call.out
+    out = result_like(call.x, call.out_shape, call.out)
     first, middle, after = (
         (floats_of(bias), activation.number, activation.alpha, activation.beta)
         for bias, activation in (
@@ -223,7 +190,7 @@ def run(call: InvertedBottleneckCall, packed: _C.PackedInvertedBottleneck) -> Te
         between=middle,
         after=after,
         residual=None if call.residual is None else array5(channels_last(call.residual)),
-        stream=out.element_size() * out.numel() > _STREAM_BYTES,
+        stream=leaves_caches(out),
         nthreads=threads(),
     )
     return out

@@ -5,28 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from fastnets import _C
 from fastnets.errors import InputError
-from fastnets.ops.conv_arguments import Padding, Window, three, window_of
+from fastnets.ops.arguments import kernel_refusal, leaves_caches, out_refusal, result_like
+from fastnets.ops.conv_arguments import Padding, Window, check_result, check_vectors, three, window_of
 from fastnets.ops.epilogue import Activation, activation_of
-from fastnets.ops.layout import (
-    KERNEL_DTYPES,
-    array5,
-    array_of,
-    channels_are_dense,
-    channels_last,
-    empty_channels_last,
-    floats_of,
-    threads,
-)
+from fastnets.ops.layout import KERNEL_DTYPES, array5, array_of, channels_last, floats_of, threads
 
 # A block's panel of depthwise results: a quarter of a core's L2, beside which the weights stream through.
 _PANEL_BYTES = 256 << 10
 _LEAST_PIXELS, _MOST_PIXELS = 32, 112
-_STREAM_BYTES = 16 << 20  # an output that is larger leaves the caches before it is read again
 
 
 @dataclass(frozen=True)
@@ -147,11 +137,7 @@ def check_weights(call: SeparableCall) -> None:
             f"separable: pointwise has shape {tuple(pointwise.shape)} and depthwise {tuple(depthwise.shape)}: pass "
             f"(Cout, {middle}, 1, ...)"
         )
-    wanted = {"bias": len(pointwise), "middle_scale": middle, "middle_bias": middle}
-    for name, size in wanted.items():
-        tensor: Tensor | None = getattr(call, name)
-        if tensor is not None and tensor.shape != (size,):
-            raise InputError(f"separable: {name} has shape {tuple(tensor.shape)}: pass ({size},)")
+    check_vectors("separable", call, {"bias": len(pointwise), "middle_scale": middle, "middle_bias": middle})
     if call.block is not None and call.block < 1:
         raise InputError(f"separable: block is {call.block}: pass 1 or more, or None")
 
@@ -169,28 +155,12 @@ def check(call: SeparableCall) -> None:
             f"separable: x is {x.dtype}, depthwise {depthwise.dtype} and pointwise {call.pointwise.dtype}: pass one "
             "floating-point dtype"
         )
-    shape = call.out_shape
-    if min(shape[2:]) < 1:
-        raise InputError(
-            f"separable: the kernel {tuple(depthwise.shape[2:])} with dilation {call.window.dilation} is larger than "
-            f"the padded input {tuple(x.shape[2:])}: pad by more, or pass a larger input"
-        )
-    for name, tensor in (("residual", call.residual), ("out", call.out)):
-        if tensor is not None and (tuple(tensor.shape) != shape or tensor.dtype != x.dtype):
-            raise InputError(f"separable: {name} is {tuple(tensor.shape)}, {tensor.dtype}: pass {shape}, {x.dtype}")
-    given = (x, call.depthwise, call.pointwise, call.bias, call.residual, call.out)
-    if call.out is not None and torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given):
-        raise InputError("separable: out was given and gradients are recorded: leave it, or call under torch.no_grad()")
+    check_result("separable", call, depthwise)
 
 
 def refusal(call: SeparableCall) -> str | None:
     """Why the kernel cannot run `call`, or None."""
-    x = call.x
-    if x.device.type != "cpu" or x.dtype not in KERNEL_DTYPES:
-        return f"x is {x.dtype} on {x.device}; it needs torch.float32 or torch.bfloat16 on cpu"
-    if call.out is not None and not channels_are_dense(call.out):
-        return f"out has strides {call.out.stride()}; it needs the channels of each pixel together"
-    return None
+    return kernel_refusal(call.x) or out_refusal(call.out)
 
 
 def pack(call: SeparableCall) -> _C.PackedSeparable:
@@ -202,7 +172,7 @@ def pack(call: SeparableCall) -> _C.PackedSeparable:
 def run(call: SeparableCall, packed: _C.PackedSeparable) -> Tensor:
     """The result of `call` by weights that `pack` made of its own."""
     window, middle, after = call.window, call.middle_activation, call.activation
-    out = empty_channels_last(call.x, call.out_shape) if call.out is None else call.out
+    out = result_like(call.x, call.out_shape, call.out)
     fitting = _PANEL_BYTES // (call.x.element_size() * len(call.depthwise))
     packed.run(
         x=array5(channels_last(call.x)),
@@ -214,7 +184,7 @@ def run(call: SeparableCall, packed: _C.PackedSeparable) -> Tensor:
         after=(None, floats_of(call.bias), after.number, after.alpha, after.beta),
         residual=None if call.residual is None else array5(channels_last(call.residual)),
         block=call.block or min(_MOST_PIXELS, max(_LEAST_PIXELS, fitting)),
-        stream=out.element_size() * out.numel() > _STREAM_BYTES,
+        stream=leaves_caches(out),
         nthreads=threads(),
     )
     return out
