@@ -107,6 +107,7 @@ def pool(
     average: bool,
     count_pad: bool,
     divisor: float,
+    adaptive: bool,
     nthreads: int,
 ) -> None: ...
 def resize(

@@ -26,14 +26,14 @@ def _nms_signatures() -> torch.library.Library:
     return library
 
 
-def _torchvision(name: str, **options: Any) -> nn.Module:
+def from_torchvision(name: str, **options: Any) -> nn.Module:
     _nms_signatures()
     torchvision = pytest.importorskip("torchvision")
     return torchvision.models.get_model(name, weights=None, **options)
 
 
 def _segmentation(name: str) -> nn.Module:
-    return _torchvision(name, weights_backbone=None, aux_loss=name.startswith("fcn"))
+    return from_torchvision(name, weights_backbone=None, aux_loss=name.startswith("fcn"))
 
 
 def _timm(name: str) -> nn.Module:
@@ -72,13 +72,13 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "inception_resnet_v2": lambda: create_model("inception_resnet_v2"),
     "unet_milesial": lambda: create_model("unet"),
     "unet_mateuszbuda": lambda: nn.Sequential(create_model("unet", width=32, num_classes=1), nn.Sigmoid()),
-    "torchvision_googlenet": lambda: _torchvision("googlenet", init_weights=False),
-    "torchvision_densenet121": lambda: _torchvision("densenet121"),
-    "torchvision_mobilenet_v2": lambda: _torchvision("mobilenet_v2"),
-    "torchvision_resnet18": lambda: _torchvision("resnet18"),
+    "torchvision_googlenet": lambda: from_torchvision("googlenet", init_weights=False),
+    "torchvision_densenet121": lambda: from_torchvision("densenet121"),
+    "torchvision_mobilenet_v2": lambda: from_torchvision("mobilenet_v2"),
+    "torchvision_resnet18": lambda: from_torchvision("resnet18"),
     "fcn_resnet50": lambda: _segmentation("fcn_resnet50"),
     "deeplabv3_resnet50": lambda: _segmentation("deeplabv3_resnet50"),
-    "r3d_18": lambda: _torchvision("r3d_18"),
+    "r3d_18": lambda: from_torchvision("r3d_18"),
     "timm_legacy_xception": lambda: _timm("legacy_xception"),
     "timm_inception_resnet_v2": lambda: _timm("inception_resnet_v2"),
     "timm_mobilenetv1_100": lambda: _timm("mobilenetv1_100"),

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from harness import relative_error
 from parity import fill
-from reference_networks import NETWORKS
+from reference_networks import NETWORKS, from_torchvision
 from safetensors.torch import save_file
 from torch import nn
 
@@ -59,3 +60,11 @@ def test_outputs_are_those_of_the_reference(name: str, tmp_path: Path) -> None:
     assert [node for node in plan.graph.nodes if isinstance(node.kernel, Torch) or node.op == "clone"] == []
     for key, summary in expected["outputs"].items():
         assert fill.relative_error(outputs[key].numpy(), summary) <= 1e-4, key
+
+
+def test_channel_shuffles_need_no_torch() -> None:
+    model, x = from_torchvision("shufflenet_v2_x0_5").eval(), torch.randn(1, 3, 64, 64)
+    optimized = optimize(model, x)
+    with torch.inference_mode():
+        assert relative_error(optimized(x), model.double()(x.double())) <= 1e-5
+    assert optimized.explain(runs=1).torch_share == 0

@@ -39,8 +39,17 @@ CASES: dict[str, tuple[Between, list[str]]] = {
                    [CONV, "activation + relu", CONV]),
     "adaptive maximum": (Between(nn.AdaptiveMaxPool2d((3, 1))), [CONV, "pool", "conv planar"]),
     "mean": (Between(lambda x: x.mean((2, 3))[..., None, None]), [CONV, "pool", "conv planar"]),
-    "unequal windows": (Between(nn.AdaptiveMaxPool2d(4)),
-                        [CONV, "torch adaptive_max_pool2d", "torch getitem", CONV]),
+    "unequal windows": (Between(nn.AdaptiveMaxPool2d(4)), [CONV, "pool", CONV]),
+    "unequal windows of a mean": (Between(nn.AdaptiveAvgPool2d((4, 7))), [CONV, "pool", CONV]),
+    "pixel shuffle": (Between(nn.PixelShuffle(2), 1), [CONV, "relayout", CONV]),
+    "pixel unshuffle": (Between(lambda x: F.pixel_unshuffle(x[..., :4], 2), 16), [CONV, "relayout", CONV]),
+    "channel shuffle": (Between(nn.ChannelShuffle(2)), [CONV, "relayout", CONV]),
+    "channel shuffle of views": (Between(lambda x: x.view(2, 2, 2, 6, 5).transpose(1, 2).contiguous().view(x.shape)),
+                                 [CONV, "relayout", CONV]),
+    "halves": (Between(lambda x: torch.cat([half.relu() for half in x.chunk(2, 1)][::-1], 1)),
+               [CONV, *["activation + relu"] * 2, CONV]),
+    "rows": (Between(lambda x: x.flatten(2).softmax(-1).view(x.shape)),
+             [CONV, "relayout", "channel_norm", "relayout", CONV]),
 }  # fmt: skip
 
 

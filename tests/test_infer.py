@@ -104,6 +104,12 @@ def _pad_inside(net: Any, x: torch.Tensor) -> torch.Tensor:
     return y[..., :height, :width]
 
 
+def _shuffle(net: Any, x: torch.Tensor) -> torch.Tensor:
+    """A channel shuffle as ShuffleNet writes it."""
+    y = net.a(x)
+    return net.b(y.view(-1, 2, 4, *y.shape[2:]).transpose(1, 2).contiguous().view(y.shape))
+
+
 @pytest.mark.parametrize(
     ("net", "size"),
     [
@@ -112,6 +118,8 @@ def _pad_inside(net: Any, x: torch.Tensor) -> torch.Tensor:
         (Net(lambda n, x: n.a(x), a=nn.Sequential(_conv(4, 7), nn.MaxPool2d(3, 2, ceil_mode=True))), (61, 75)),
         (Net(lambda n, x: F.pixel_shuffle(n.a(x), 2), a=_conv(outputs=8)), (33, 40)),
         (Net(lambda n, x: n.a(F.pixel_unshuffle(x, 2)), a=_conv(inputs=8)), (40, 64)),
+        (Net(lambda n, x: n.b(F.channel_shuffle(n.a(x), 2)), a=_conv(outputs=8), b=_conv(inputs=8)), (30, 31)),
+        (Net(_shuffle, a=_conv(outputs=8), b=_conv(inputs=8)), (30, 31)),
         (Net(lambda n, x: n.b(n.a(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)), a=nn.Linear(2, 2), b=_conv()), (30, 31)),
         (Net(lambda n, x: n.a(x).softmax(1) * n.a(x).amax(1, keepdim=True), a=_conv()), (30, 31)),
         (Net(lambda n, x: F.local_response_norm(n.a(x), 3), a=_conv(outputs=8)), (30, 31)),
@@ -139,6 +147,7 @@ def test_an_odd_image_is_padded_where_skip_connections_need_it() -> None:
         (Net(lambda n, x: n.a(x), a=nn.InstanceNorm2d(2)), "a (InstanceNorm2d)", "statistics over space"),
         (Net(lambda n, x: n.a(x), a=nn.GroupNorm(1, 2)), "a (GroupNorm)", "statistics over space"),
         (Net(lambda n, x: x * n.a(x), a=nn.AdaptiveAvgPool2d(1)), "a (AdaptiveAvgPool2d)", "global pooling"),
+        (Net(lambda n, x: F.interpolate(n.a(x), x.shape[2:]), a=nn.AdaptiveAvgPool2d(5)), "a (Ada", "global pooling"),
         (Net(lambda n, x: x - x.mean((2, 3), keepdim=True)), "forward (Net)", "global pooling"),
         (Net(lambda n, x: x.softmax(-1)), "forward (Net)", "softmax over space"),
         (

@@ -91,6 +91,6 @@ def test_wrong_arguments_are_named() -> None:
 
 def test_torch_sees_an_operator() -> None:
     x = torch.randn(1, 3, 8, 8).to(memory_format=torch.channels_last)
-    geometry = [2, 2], [2, 2], [0, 0], [1, 1], False, True, 0, None
+    geometry = [2, 2], [2, 2], [0, 0], [1, 1], False, True, 0, [], None
     torch.library.opcheck(torch.ops.fastnets.pool.default, (x, False, *geometry))
     torch.library.opcheck(torch.ops.fastnets.pool.default, (x.requires_grad_(), True, *geometry))

@@ -18,6 +18,11 @@ struct Span {
 };
 
 FASTNETS_INLINE Span span(const PoolCall& c, int axis, int64_t out) {
+  if (c.adaptive) {
+    const int64_t all = c.x.size[axis], parts = c.y.size[axis];
+    const int64_t first = out * all / parts, taps = ((out + 1) * all + parts - 1) / parts - first;
+    return {first, taps, taps};
+  }
   const int64_t start = out * c.stride[axis] - c.pad[axis], d = c.dilation[axis], size = c.x.size[axis];
   int64_t low = start < 0 ? (-start + d - 1) / d : 0;
   int64_t high = start >= size ? 0 : (size - start + d - 1) / d;

@@ -14,6 +14,7 @@ struct PoolCall {
   bool average;
   bool count_pad;  // whether an average counts the padding, but not what ceil mode adds beyond it
   float divisor;   // of an average; 0: what the window counts
+  bool adaptive;   // the windows share the image among the results, as equally as whole pixels can
 };
 
 FASTNETS_DECLARE(void, pool, (const PoolCall& call, ThreadContext& context));

@@ -15,14 +15,15 @@ using Axes = std::array<int64_t, 3>;
 const char* const kOp = "pool";
 
 bool is_global(const PoolCall& c) {
-  bool whole = true;
+  bool whole = !c.adaptive;
   for (int i = 0; i < 3; ++i)
     whole = whole && c.window[i] == c.x.size[i] && c.pad[i] == 0 && c.y.size[i] == 1;
   return whole && c.dilation[0] == 1 && c.dilation[1] == 1 && c.dilation[2] == 1;
 }
 
 void pool(const py::array& x, const py::array& out, const Axes& window, const Axes& stride_of,
-          const Axes& pad, const Axes& dilation, bool average, bool count_pad, float divisor, int nthreads) {
+          const Axes& pad, const Axes& dilation, bool average, bool count_pad, float divisor, bool adaptive,
+          int nthreads) {
   PoolCall call{};
   call.x = any_input(x, kOp, "x");
   call.y = any_output(out, kOp, "out", call.x.element);
@@ -37,7 +38,7 @@ void pool(const py::array& x, const py::array& out, const Axes& window, const Ax
     require(call.x.size[i] > 0 || out.size() == 0, std::string(kOp) + ": x has no pixels: pass some");
   }
   if (out.size() == 0) return;
-  call.average = average, call.count_pad = count_pad, call.divisor = divisor;
+  call.average = average, call.count_pad = count_pad, call.divisor = divisor, call.adaptive = adaptive;
   if (x.size() < kParallelElements) nthreads = 1;
   const auto tensors = [](auto& c) { return Slots{slot(c.x.data), slot(c.y.data)}; };
   if (is_global(call)) {
@@ -52,7 +53,7 @@ void pool(const py::array& x, const py::array& out, const Axes& window, const Ax
 void register_pool(py::module_& m) {
   m.def(kOp, &pool, py::arg("x"), py::arg("out"), py::arg("window"), py::arg("stride"), py::arg("pad"),
         py::arg("dilation"), py::arg("average"), py::arg("count_pad"), py::arg("divisor"),
-        py::arg("nthreads"));
+        py::arg("adaptive"), py::arg("nthreads"));
 }
 
 }  // namespace fastnets

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map, tree_map_only
 
 from fastnets.engine.gpu_weights import vector_on
 from fastnets.engine.graph import Node
-from fastnets.engine.kernels import Kernel, OpKernel, Torch, pixels
+from fastnets.engine.kernels import Kernel, OpKernel, Rearranged, Torch, pixels
 from fastnets.ops.channel_norm import OP as CHANNEL_NORM
 from fastnets.ops.gpu import triton_kernels
 from fastnets.ops.pad import OP as PAD
@@ -86,6 +86,15 @@ def _op(kernel: OpKernel, node: Node, device: torch.device) -> Step:
         return y if out is None else out.copy_(y)
 
     return Step(f"{'triton' if ours else 'torch'} {op.name}", "", run, writes=ours)
+
+
+@step_of.register
+def _rearranged(kernel: Rearranged, node: Node, device: torch.device) -> Step:
+    def run(inputs: list[Tensor], out: Tensor) -> None:
+        x = kernel.apply(inputs[0])
+        out.view(x.shape).copy_(x)
+
+    return Step("torch copy", "its elements must move in memory", run)
 
 
 @step_of.register

@@ -16,6 +16,7 @@ from torch import Tensor
 from fastnets.engine.graph import Node
 from fastnets.ops.epilogue import Activation
 from fastnets.ops.registry import Op
+from fastnets.ops.relayout import rearrange_into
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,22 @@ class View(Kernel):
     """Another reading of the memory of the first input: slices, reshapes, permutations, by `apply`."""
 
     apply: Callable[[Tensor], Tensor]
+
+
+@dataclass(eq=False)
+class Rearranged(Kernel):
+    """A copy of another reading of its input, whose elements follow each other as those of the result do.
+
+    That reading, which `apply` gives, has all the axes of the result, or these split into several.
+    """
+
+    name: ClassVar[str] = "relayout"
+
+    apply: Callable[[Tensor], Tensor] = lambda x: x
+
+    def emit(self, inputs: list[Tensor], out: Tensor) -> None:
+        x = self.apply(inputs[0])
+        rearrange_into(x, out.view(x.shape))
 
 
 @dataclass(eq=False)

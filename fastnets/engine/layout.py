@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastnets.engine.graph import Graph, Node
-from fastnets.engine.kernels import Concat, Kernel, Moments, OpKernel, Terms, Torch, View
+from fastnets.engine.kernels import Concat, Kernel, Moments, OpKernel, Rearranged, Terms, Torch, View
 from fastnets.engine.kernels_conv import Conv, InvertedBottleneck, Linear, Separable, Transposed, Whole
 from fastnets.engine.rules_pointwise import pointwise
 from fastnets.ops.layout import KERNEL_DTYPES
@@ -63,10 +63,21 @@ def _layout_of(node: Node, layouts: Layouts) -> Tensor:
             result = None
         if result is not None and result.untyped_storage()._cdata == source.untyped_storage()._cdata:
             return result
-        node.kernel = Torch("its elements must move in memory")
+        node.kernel = _moved(node)
     if isinstance(node.kernel, Concat):
         return _fresh(node, last=not any(_together(layouts[source], 1) for source in node.inputs))
     return _fresh(node, last=_writes_last(node))
+
+
+def _moved(node: Node) -> Kernel:
+    """What copies the input of a view into memory where the elements of the view follow each other."""
+    shape = node.inputs[0].shape
+    spaced = torch.empty([2 * size for size in node.shape], device="meta")[tuple(map(slice, node.shape))]
+    try:
+        spaced.view(shape)  # as every memory can be viewed, even a slice of a join
+    except RuntimeError:
+        return Torch("its elements must move in memory")
+    return Rearranged() if node.dtype in KERNEL_DTYPES else Torch("its elements must move in memory")
 
 
 def _choose_axis(node: Node, layouts: Layouts) -> None:
@@ -81,7 +92,7 @@ def _writes_last(node: Node) -> bool:
     kernel = node.kernel
     if isinstance(kernel, Linear | Moments) or (isinstance(kernel, OpKernel) and kernel.channel_axis == -1):
         return True
-    return isinstance(kernel, Torch) and len(node.shape) not in (4, 5)
+    return isinstance(kernel, Torch | Rearranged) and len(node.shape) not in (4, 5)
 
 
 def _reads_last(node: Node) -> bool:
@@ -132,10 +143,11 @@ def needs_dense(node: Node) -> bool:
 
 def copy_of(node: Node, source: Node, layouts: Layouts, *, last: bool = False) -> Node:
     """A node that copies `source` into memory of its own, for `node`; `last` as in _fresh."""
-    kernel: Kernel = Torch("its elements must move in memory")
+    kernel: Kernel = Torch(f"there is no kernel for {source.dtype}")
     axis = -1 if last and len(source.shape) > 2 else 1
-    if 2 <= len(source.shape) <= 5 and source.dtype in KERNEL_DTYPES and _together(layouts[source], axis):
-        kernel = pointwise(Terms(), channel_axis=axis)
+    if source.dtype in KERNEL_DTYPES:
+        near = 2 <= len(source.shape) <= 5 and _together(layouts[source], axis)
+        kernel = pointwise(Terms(), channel_axis=axis) if near else Rearranged()
     arguments = {"self": source, "memory_format": None}
     target = torch.ops.aten.clone.default
     copy = Node("clone", arguments, source.shape, source.dtype, node.layer, target, kernel, [source])

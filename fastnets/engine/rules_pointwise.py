@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastnets.engine.graph import Node
-from fastnets.engine.kernels import Concat, OpKernel, Terms
+from fastnets.engine.kernels import Concat, OpKernel, Rearranged, Terms
 from fastnets.engine.lower import Context, Lowered, rule
 from fastnets.ops.activation import OP as ACTIVATION
 from fastnets.ops.activation import ActivationCall
@@ -158,6 +158,31 @@ def div(node: Node, context: Context) -> Lowered | str:
     if not isinstance(a, Node) or isinstance(b, Node) or a.shape != node.shape or node.args.get("rounding_mode"):
         return "there is no kernel for a quotient of two values"
     return _with_constant(a, scale=1 / b)
+
+
+@rule("pixel_shuffle")
+def pixel_shuffle(node: Node, context: Context) -> Lowered | str:
+    factor, x = node.args["upscale_factor"], node.args["self"]
+    if len(x.shape) != 4:
+        return f"the input has {len(x.shape)} axes; the kernel takes (N, C, y, x)"
+    split = (-1, node.shape[1], factor, factor, *x.shape[2:])
+    return Rearranged(lambda value: value.view(split).permute(0, 1, 4, 2, 5, 3)), [x]
+
+
+@rule("pixel_unshuffle")
+def pixel_unshuffle(node: Node, context: Context) -> Lowered | str:
+    factor, x = node.args["downscale_factor"], node.args["self"]
+    if len(x.shape) != 4:
+        return f"the input has {len(x.shape)} axes; the kernel takes (N, C, y, x)"
+    split = (-1, x.shape[1], node.shape[2], factor, node.shape[3], factor)
+    return Rearranged(lambda value: value.view(split).permute(0, 1, 3, 5, 2, 4)), [x]
+
+
+@rule("channel_shuffle", "native_channel_shuffle")
+def channel_shuffle(node: Node, context: Context) -> Lowered | str:
+    groups, x = node.args["groups"], node.args["self"]
+    split = (-1, groups, x.shape[1] // groups, *x.shape[2:])
+    return Rearranged(lambda value: value.view(split).transpose(1, 2)), [x]
 
 
 @rule("cat")

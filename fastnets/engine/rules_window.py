@@ -58,8 +58,11 @@ def adaptive(node: Node, context: Context) -> Lowered | str:
     if len(x.shape) != axes + 2:
         return f"the input has {len(x.shape)} axes; the kernel needs a batch axis"
     sizes, wanted = x.shape[2:], _sizes(node.args["output_size"], axes)
+    if 0 in sizes + wanted:
+        return "the image has no pixels"
     if any(size % out for size, out in zip(sizes, wanted, strict=True)):
-        return f"the windows of {sizes} to {wanted} differ in size"
+        ones, zeros = (1,) * axes, (0,) * axes
+        return OpKernel(POOL, PoolCall(_NONE, "avg" in node.op, ones, ones, zeros, ones, adaptive=wanted)), [x]
     if sizes == wanted:
         return pointwise(Terms()), [x]
     return _apart(x, tuple(size // out for size, out in zip(sizes, wanted, strict=True)), "avg" in node.op)

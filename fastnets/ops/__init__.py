@@ -16,7 +16,14 @@ from fastnets.ops.linear import PackedLinear, linear
 from fastnets.ops.nms import nms
 from fastnets.ops.norm import batch_norm, group_norm, instance_norm, moments
 from fastnets.ops.pad import pad
-from fastnets.ops.pool import avg_pool, global_avg_pool, global_max_pool, max_pool
+from fastnets.ops.pool import (
+    adaptive_avg_pool,
+    adaptive_max_pool,
+    avg_pool,
+    global_avg_pool,
+    global_max_pool,
+    max_pool,
+)
 from fastnets.ops.resize import resize
 from fastnets.ops.roi_align import roi_align
 from fastnets.ops.separable import PackedSeparable, separable
@@ -31,6 +38,8 @@ __all__ = [
     "PackedLinear",
     "PackedSeparable",
     "activation",
+    "adaptive_avg_pool",
+    "adaptive_max_pool",
     "add",
     "avg_pool",
     "batch_norm",

@@ -30,7 +30,10 @@ Sizes = int | Sequence[int]
 
 @dataclass(frozen=True)
 class PoolCall:
-    """The checked arguments; one number a spatial axis. divisor 0: what the window counts."""
+    """The checked arguments; one number a spatial axis. divisor 0: what the window counts.
+
+    adaptive: the size of the result, among whose elements the windows share the image; no other numbers count then.
+    """
 
     x: Tensor
     average: bool
@@ -41,11 +44,14 @@ class PoolCall:
     ceil_mode: bool = False
     count_include_pad: bool = True
     divisor: int = 0
+    adaptive: tuple[int, ...] = ()
     out: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of the result."""
+        if self.adaptive:
+            return (*self.x.shape[:2], *self.adaptive)
         geometry = zip(self.x.shape[2:], self.window, self.stride, self.padding, self.dilation, strict=True)
         return (*self.x.shape[:2], *(_size(*g, self.ceil_mode) for g in geometry))
 
@@ -92,6 +98,38 @@ def avg_pool(
     call = _call(x, True, window, stride, padding, 1, ceil_mode, count_include_pad, divisor_override or 0)
     result: Tensor = _operator(*_flat(call), implementation)
     return result
+
+
+def adaptive_max_pool(x: Tensor, size: Sizes, *, implementation: str | None = None) -> Tensor:
+    """The largest value of each window of adaptive_avg_pool; differentiable."""
+    result: Tensor = _operator(*_flat(adaptive_call(x, False, size)), implementation)
+    return result
+
+
+def adaptive_avg_pool(x: Tensor, size: Sizes, *, implementation: str | None = None) -> Tensor:
+    """The mean of each of `size` windows, which share the image as torch's do: (N, C, *size); differentiable.
+
+    Window i of n over L pixels goes from floor(i L / n) to ceil((i + 1) L / n): they may differ in size, and overlap.
+
+    Args:
+        x: (N, C, *spatial), 1 to 3 spatial axes with pixels, floating point.
+        size: one number, or one an axis.
+        implementation: "native" (CPU, float32 or bfloat16) or "torch"; None takes the first that can run.
+
+    Raises:
+        InputError: the arguments do not fit together, or `implementation` cannot run.
+    """
+    result: Tensor = _operator(*_flat(adaptive_call(x, True, size)), implementation)
+    return result
+
+
+def adaptive_call(x: Tensor, average: bool, size: Sizes) -> PoolCall:
+    """The call of an adaptive pool."""
+    axes = spatial_axes("pool", x)
+    if 0 in x.shape[2:]:
+        raise InputError(f"pool: x has shape {tuple(x.shape)}: pass an image with pixels")
+    ones, zeros = (1,) * axes, (0,) * axes
+    return PoolCall(x, average, ones, ones, zeros, ones, adaptive=per_axis("pool", "size", size, axes, 1))
 
 
 def global_max_pool(x: Tensor, *, implementation: str | None = None) -> Tensor:
@@ -155,6 +193,7 @@ def _run(call: PoolCall) -> Tensor:
         average=call.average,
         count_pad=call.count_include_pad,
         divisor=float(call.divisor),
+        adaptive=bool(call.adaptive),
         nthreads=threads(),
     )
     return out
@@ -165,13 +204,21 @@ def _reference(call: PoolCall) -> Tensor:
     x = x.unsqueeze(2) if lead else x
     window, stride = (1,) * lead + call.window, (1,) * lead + call.stride
     padding, dilation = (0,) * lead + call.padding, (1,) * lead + call.dilation
-    if not call.average:
+    if call.adaptive:
+        y = _adaptive(x, (1,) * lead + call.adaptive, call.average)
+    elif not call.average:
         largest = functional.max_pool3d if x.dim() == 5 else functional.max_pool2d
         y = largest(x, window, stride, padding, dilation, call.ceil_mode)
     else:
         mean = functional.avg_pool3d if x.dim() == 5 else functional.avg_pool2d
         y = mean(x, window, stride, padding, call.ceil_mode, call.count_include_pad, call.divisor or None)
     return (y.squeeze(2) if lead else y).to(call.x.dtype)
+
+
+def _adaptive(x: Tensor, size: tuple[int, ...], average: bool) -> Tensor:
+    kind = "avg" if average else "max"
+    y: Tensor = getattr(functional, f"adaptive_{kind}_pool{len(size)}d")(x, size)
+    return y
 
 
 OP = Op(
@@ -186,13 +233,13 @@ OP = Op(
 
 def _flat(call: PoolCall) -> tuple[Any, ...]:
     geometry = list(call.window), list(call.stride), list(call.padding), list(call.dilation)
-    return (call.x, call.average, *geometry, call.ceil_mode, call.count_include_pad, call.divisor)
+    return (call.x, call.average, *geometry, call.ceil_mode, call.count_include_pad, call.divisor, list(call.adaptive))
 
 
 _operator = register(
     OP,
     "Tensor x, bool average, int[] window, int[] stride, int[] padding, int[] dilation, bool ceil_mode, "
-    "bool count_include_pad, int divisor",
+    "bool count_include_pad, int divisor, int[] adaptive",
     PoolCall,
     result=lambda call: result_like(call.x, call.shape, None),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -59,6 +60,36 @@ def relayout_into(x: Tensor, out: Tensor) -> Tensor:
     if reason is not None:
         raise InputError(f"relayout: {reason}")
     return _run(call)
+
+
+def rearrange_into(x: Tensor, out: Tensor) -> None:
+    """Copies `x` into `out`, of the same shape with any number of axes, by the kernel; without gradients.
+
+    Raises:
+        InputError: the shapes differ, or the kernel cannot run.
+    """
+    check_out("relayout", out, x.shape)
+    sizes, of_x, of_out = _fewest_axes(x, out)
+    x, out = x.as_strided(sizes, of_x), out.as_strided(sizes, of_out)
+    for index in product(*map(range, sizes[:-5])):
+        # The kernel is quick where the axis that out has together is the channels.
+        relayout_into(x[index].movedim(-1, 1), out[index].movedim(-1, 1))
+
+
+def _fewest_axes(x: Tensor, out: Tensor) -> tuple[list[int], list[int], list[int]]:
+    """Sizes, strides in `x` and strides in `out` of five axes or more, as they follow each other in `out`.
+
+    Axes are one where their elements are evenly spaced in both.
+    """
+    axes: list[tuple[int, int, int]] = []
+    for size, step, out_step in sorted(zip(x.shape, x.stride(), out.stride(), strict=True), key=lambda a: -a[2]):
+        if axes and axes[-1][1:] == (size * step, size * out_step):
+            axes[-1] = (size * axes[-1][0], step, out_step)
+        elif size != 1:
+            axes.append((size, step, out_step))
+    axes = [(1, 0, 0)] * (5 - len(axes)) + axes
+    sizes, steps, out_steps = zip(*axes, strict=True)
+    return list(sizes), list(steps), list(out_steps)
 
 
 def _refusal(call: RelayoutCall) -> str | None:
