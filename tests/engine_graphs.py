@@ -117,6 +117,9 @@ class RandomNet(nn.Module):
             return chosen[0]
         return tuple(chosen) if self.kind == "tuple" else {f"out{i}": value for i, value in enumerate(chosen)}
 
+    def extra_repr(self) -> str:
+        return f"reads {self.reads} returns {self.outputs} as {self.kind}"
+
 
 def _one_value(draw: st.DrawFn, shape: torch.Size) -> nn.Module:
     """A step that reads a value of this shape (N, C, *spatial)."""

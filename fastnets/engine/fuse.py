@@ -7,6 +7,7 @@ from math import prod
 
 from torch import Tensor
 
+from fastnets.engine.branches import batch_branches
 from fastnets.engine.graph import Graph, Node, only_user
 from fastnets.engine.kernels import OpKernel, Terms, Torch, View
 from fastnets.engine.kernels_conv import Conv, InvertedBottleneck, Linear, Separable, Whole
@@ -40,6 +41,7 @@ def fuse(graph: Graph, nthreads: int | None, *, widest_pair: int | None = None) 
         if nthreads is not None:
             _expand_separable(graph, node, nthreads)
     graph.drop_dead()
+    batch_branches(graph, nthreads)
 
 
 def _flatten_into_linear(node: Node) -> None:
