@@ -11,6 +11,7 @@ from torch import Tensor
 from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.conv_arguments import Padding, Window, window_of
+from fastnets.ops.conv_choice import streams
 from fastnets.ops.epilogue import Activation, activation_of
 from fastnets.ops.layout import (
     KERNEL_DTYPES,
@@ -22,8 +23,6 @@ from fastnets.ops.layout import (
     floats_of,
     threads,
 )
-
-_STREAM_BYTES = 16 << 20  # an output that is larger leaves the caches before it is read again
 
 
 @dataclass(frozen=True)
@@ -223,7 +222,7 @@ def run(call: InvertedBottleneckCall, packed: _C.PackedInvertedBottleneck) -> Te
         between=middle,
         after=after,
         residual=None if call.residual is None else array5(channels_last(call.residual)),
-        stream=out.element_size() * out.numel() > _STREAM_BYTES,
+        stream=streams(out.element_size() * out.numel(), threads()),
         nthreads=threads(),
     )
     return out

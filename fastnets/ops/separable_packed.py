@@ -11,6 +11,7 @@ from torch import Tensor
 from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.conv_arguments import Padding, Window, three, window_of
+from fastnets.ops.conv_choice import streams
 from fastnets.ops.epilogue import Activation, activation_of
 from fastnets.ops.layout import (
     KERNEL_DTYPES,
@@ -26,7 +27,6 @@ from fastnets.ops.layout import (
 # A block's panel of depthwise results: a quarter of a core's L2, beside which the weights stream through.
 _PANEL_BYTES = 256 << 10
 _LEAST_PIXELS, _MOST_PIXELS = 32, 112
-_STREAM_BYTES = 16 << 20  # an output that is larger leaves the caches before it is read again
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def run(call: SeparableCall, packed: _C.PackedSeparable) -> Tensor:
         after=(None, floats_of(call.bias), after.number, after.alpha, after.beta),
         residual=None if call.residual is None else array5(channels_last(call.residual)),
         block=call.block or min(_MOST_PIXELS, max(_LEAST_PIXELS, fitting)),
-        stream=out.element_size() * out.numel() > _STREAM_BYTES,
+        stream=streams(out.element_size() * out.numel(), threads()),
         nthreads=threads(),
     )
     return out
