@@ -178,6 +178,7 @@ class PackedProduct:
         activation: int,
         alpha: float,
         beta: float,
+        stream: bool,
         nthreads: int,
     ) -> None: ...
 

@@ -14,3 +14,20 @@ def cpu_model() -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     found = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(found, "") or platform.processor() or platform.machine()
+
+
+@functools.cache
+def cache_bytes(level: int) -> int:
+    """The size of a core's cache of `level` 2, or of the one of `level` 3 that cores share.
+
+    As Linux describes the caches of its first core; 1 and 16 MiB where it does not. (sysconf counts the third level
+    once for each core of a virtual machine's host: 320 MiB instead of 32.)
+    """
+    for cache in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*"):
+        try:
+            found, size = ((cache / name).read_text().strip() for name in ("level", "size"))
+        except OSError:
+            continue
+        if found == str(level) and size.endswith("K"):
+            return int(size[:-1]) << 10
+    return {2: 1 << 20, 3: 16 << 20}[level]

@@ -121,7 +121,7 @@ def merged(optimized: Optimized) -> list[str]:
 @torch.no_grad()
 def test_branches_run_as_a_batch(name: str, dtype: Any) -> None:
     function, count = CASES[name]
-    net, x = Net(function).eval(), torch.randn(2, 3, 16, 24)
+    net, x = Net(function).eval(), torch.randn(2, 3, 8, 12)
     optimized = optimize(net, x, dtype=dtype)
     expected = copy.deepcopy(net).double()(x.double())
     for _ in range(2):
@@ -142,8 +142,8 @@ def test_what_differs_stays_apart(name: str) -> None:
 @torch.no_grad()
 def test_large_values_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     net, x = Net(added).eval(), torch.randn(1, 3, 16, 16)
-    # Of all branches the values of the lower level take 16 KiB, those of the upper 24 to 96.
-    monkeypatch.setattr(branches, "MOST_BYTES", (17 << 10) // torch.get_num_threads())
+    # Of all branches the values of the lower level take 16 KiB at most, those of the upper 96.
+    monkeypatch.setattr(branches, "cache_bytes", lambda level: (17 << 10) // torch.get_num_threads())
     optimized = optimize(net, x)
     compare(optimized(x), copy.deepcopy(net).double()(x.double()), 1e-5)
     assert len(merged(optimized)) == 1

@@ -147,7 +147,11 @@ def test_an_odd_image_is_padded_where_skip_connections_need_it() -> None:
         (Net(lambda n, x: n.a(x), a=nn.InstanceNorm2d(2)), "a (InstanceNorm2d)", "statistics over space"),
         (Net(lambda n, x: n.a(x), a=nn.GroupNorm(1, 2)), "a (GroupNorm)", "statistics over space"),
         (Net(lambda n, x: x * n.a(x), a=nn.AdaptiveAvgPool2d(1)), "a (AdaptiveAvgPool2d)", "global pooling"),
-        (Net(lambda n, x: F.interpolate(n.a(x), x.shape[2:]), a=nn.AdaptiveAvgPool2d(5)), "a (Ada", "global pooling"),
+        (
+            Net(lambda n, x: x + F.interpolate(n.a(x), x.shape[2:]), a=nn.AdaptiveAvgPool2d(5)),
+            "a (Ada",
+            "global pooling",
+        ),
         (Net(lambda n, x: x - x.mean((2, 3), keepdim=True)), "forward (Net)", "global pooling"),
         (Net(lambda n, x: x.softmax(-1)), "forward (Net)", "softmax over space"),
         (

@@ -91,7 +91,8 @@ void product(const ConvTransposeCall& c, const Scratch<T>& s, int64_t pixel, int
       if (r >= count) break;
       Vec y = terms(sum[r][v]);
       if (c.epilogue.residual != nullptr) y = y + Vec::load(s.added[pixel + r] + first, n);
-      clamp(y).store(s.outputs[pixel + r] + first, n);
+      T* const to = s.outputs[pixel + r] + first;
+      c.stream ? clamp(y).stream(to) : clamp(y).store(to, n);
     }
   }
   if (clamp.more) {
@@ -215,6 +216,7 @@ void run_items(const ConvTransposeCall& c, void* scratch, ThreadContext& context
         multiply_blocks(c, s, found.taps, found.pixels, part * blocks / parts, (part + 1) * blocks / parts);
       }
     }
+    if (c.stream) stream_fence();
     finish(context);
   }
 }

@@ -16,6 +16,7 @@ struct ConvTransposeCall {
   int64_t groups;
   int64_t kernel[3], stride[3], pad[3], dilation[3];
   Epilogue epilogue;
+  bool stream;  // store past the caches: for outputs that do not fit into them
 };
 
 FASTNETS_DECLARE_BF16(int, conv_transpose_lanes, ());

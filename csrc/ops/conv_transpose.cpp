@@ -44,7 +44,7 @@ class PackedProduct {
   void run(const py::array& x, const py::array& out, const Axes& kernel, const Axes& stride_of,
            const Axes& pad, const Axes& dilation, const std::optional<py::array>& scale,
            const std::optional<py::array>& shift, const std::optional<py::array>& residual, int activation,
-           float alpha, float beta, int nthreads) const {
+           float alpha, float beta, bool stream, int nthreads) const {
     ConvTransposeCall call{};
     call.x = any_input(x, kOp, "x", shape_.element);
     call.y = any_output(out, kOp, "out", shape_.element);
@@ -67,6 +67,8 @@ class PackedProduct {
     call.groups = shape_.groups;
     call.weights = shape_.data;
     call.epilogue = epilogue_of(call.y, scale, shift, residual, activation, alpha, beta, kOp);
+    call.stream = stream && can_stream(call.y.data, call.y.stride, shape_.cout,
+                                       FASTNETS_CALL(conv_transpose_lanes)(), call.epilogue);
     if (out.size() == 0) return;
     if (x.size() * shape_.cout * taps < kParallelProducts) nthreads = 1;
     retain(py::cast(this));
@@ -94,7 +96,7 @@ void register_conv_transpose(py::module_& m) {
       .def_property_readonly("bytes", &PackedProduct::bytes)
       .def("run", &PackedProduct::run, py::arg("x"), py::arg("out"), py::arg("kernel"), py::arg("stride"),
            py::arg("pad"), py::arg("dilation"), py::arg("scale"), py::arg("shift"), py::arg("residual"),
-           py::arg("activation"), py::arg("alpha"), py::arg("beta"), py::arg("nthreads"));
+           py::arg("activation"), py::arg("alpha"), py::arg("beta"), py::arg("stream"), py::arg("nthreads"));
 }
 
 }  // namespace fastnets

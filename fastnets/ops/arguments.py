@@ -10,8 +10,6 @@ from torch import Tensor
 from fastnets.errors import InputError
 from fastnets.ops.layout import KERNEL_DTYPES, channels_are_dense, empty_channels_last
 
-_STREAM_BYTES = 16 << 20
-
 
 def spatial_axes(op: str, x: Tensor, most: int = 3) -> int:
     """How many spatial axes `x` (N, C, *spatial) has.
@@ -69,11 +67,6 @@ def out_refusal(out: Tensor | None) -> str | None:
     if out is not None and not channels_are_dense(out):
         return f"out has strides {out.stride()}; it needs the channels of each pixel together"
     return None
-
-
-def leaves_caches(out: Tensor) -> bool:
-    """Whether a result is so large that the caches lose it before it is read again: stores pass them by."""
-    return out.element_size() * out.numel() > _STREAM_BYTES
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastnets import _C
+from fastnets.machine import cache_bytes
 from fastnets.ops.tuned import key, user_choices
 
 logger = logging.getLogger(__name__)
@@ -107,7 +106,8 @@ def candidates(shape: ConvShape, nthreads: int, algorithm: str | None = None) ->
     """One configuration a kernel and a tile that can run, with its cost."""
     found: list[tuple[float, ConvConfig]] = []
     if algorithm == "depthwise" or (algorithm is None and depthwise_refusal(shape) is None and shape.groups > 1):
-        return [(0.0, ConvConfig("depthwise", stream=_exceeds_cache(shape)))]
+        # It waits for memory, which a store past L3 makes worse: 0.63 ms instead of 0.44 for 6 MiB.
+        return [(0.0, ConvConfig("depthwise", stream=_out_bytes(shape) > cache_bytes(3) // 2))]
     if algorithm in (None, "grouped") and grouped_refusal(shape) is None:
         return [(0.0, ConvConfig("grouped"))]
     if algorithm in (None, "product"):
@@ -251,20 +251,20 @@ def _product(shape: ConvShape, nthreads: int) -> ConvConfig:
     row = math.prod(shape.kernel) * shape.cin // shape.groups
     # 4: half an L1 of 1x1 pixels. Splitting the output channels is left to the kernel (Plan::chunks).
     block = _block(shape.pixels, _BLOCK_BYTES // (shape.itemsize * row), 1, 4, 1)
-    return ConvConfig("product", block=block, stream=_exceeds_cache(shape))
+    return ConvConfig("product", block=block, stream=streams(_out_bytes(shape), nthreads))
 
 
 def _planar(shape: ConvShape, nthreads: int) -> ConvConfig:
     rows, length = shape.batch * shape.out[0] * shape.out[1], shape.out[2]
     parts = max(-(-length // (16 * _rows())), 1 if nthreads == 1 else -(-8 * nthreads // max(1, rows)))
-    return ConvConfig("planar", block=max(_rows(), -(-length // parts)), stream=_exceeds_cache(shape))
+    return ConvConfig("planar", block=max(_rows(), -(-length // parts)), stream=streams(_out_bytes(shape), nthreads))
 
 
 def _winograd(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
     lanes, points, tiles = _C.conv_lanes(), _points(tile), _tile_count(shape, tile)
     inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
     row = points * _vectors(inputs) * lanes
-    stream = _exceeds_cache(shape)
+    stream = streams(_out_bytes(shape), nthreads)
     # Reading the weights once for all threads pays where an item of each thread's own would be small, or the
     # weights are large; it needs panels of output channels (2 vectors each) for all threads.
     few = tiles < 4 * _rows() * nthreads
@@ -278,13 +278,14 @@ def _winograd(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
     return ConvConfig("winograd", tile, _block(tiles, fitting, lowest, 2, nthreads), stream=stream)
 
 
-@functools.cache
-def last_level_bytes() -> int:
-    """The size of the last-level cache, or 16 MiB where the system does not say."""
-    name = "SC_LEVEL3_CACHE_SIZE"
-    size = os.sysconf(name) if name in os.sysconf_names else 0
-    return size if size > 0 else 16 << 20
+def _out_bytes(shape: ConvShape) -> int:
+    return shape.itemsize * shape.pixels * shape.cout
 
 
-def _exceeds_cache(shape: ConvShape) -> bool:
-    return shape.itemsize * shape.pixels * shape.cout > last_level_bytes() // 2
+def streams(out_bytes: int, nthreads: int) -> bool:
+    """Whether a kernel that multiplies a lot stores its output past the caches: where the threads' L2 do not hold it.
+
+    The next layer then reads it from L3 or memory in any case, and a store to L3 reads the line first. Against a
+    threshold of half of L3, networks ran up to 7 % faster, and dilated ones 22 %.
+    """
+    return out_bytes > nthreads * cache_bytes(2)

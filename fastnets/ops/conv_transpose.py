@@ -20,6 +20,7 @@ from fastnets.ops.arguments import (
     spatial_axes,
     three,
 )
+from fastnets.ops.conv_choice import streams
 from fastnets.ops.epilogue import Activation, activation_of
 from fastnets.ops.gpu import triton_implementation
 from fastnets.ops.layout import array5, array_of, channels_last, floats_of, threads
@@ -204,6 +205,7 @@ def _run(call: ConvTransposeCall) -> Tensor:
         activation=call.activation.number,
         alpha=call.activation.alpha,
         beta=call.activation.beta,
+        stream=streams(out.element_size() * out.numel(), threads()),
         nthreads=threads(),
     )
     return out

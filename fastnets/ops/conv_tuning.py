@@ -8,7 +8,8 @@ from dataclasses import asdict, replace
 
 import torch
 
-from fastnets.ops.conv_choice import ConvConfig, ConvShape, candidates, last_level_bytes, tuning_key
+from fastnets.machine import cache_bytes
+from fastnets.ops.conv_choice import ConvConfig, ConvShape, candidates, tuning_key
 from fastnets.ops.tuned import user_choices
 
 Run = Callable[[], object]
@@ -54,7 +55,7 @@ def cold_times(
     slower than the best by a factor of `hopeless` are dropped after two turns.
     """
     times = dict.fromkeys(runs, float("inf"))
-    others = torch.zeros(2 * last_level_bytes() // 4)
+    others = torch.zeros(2 * cache_bytes(3) // 4)
     for turn in range(turns):
         limit = hopeless * min(times.values())
         for config, run in runs.items():

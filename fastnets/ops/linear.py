@@ -123,6 +123,7 @@ def _run(call: LinearCall) -> Tensor:
         activation=call.activation.number,
         alpha=call.activation.alpha,
         beta=call.activation.beta,
+        stream=False,
         nthreads=threads(),
     )
     return out.view(*call.x.shape[:-1], len(call.weight))

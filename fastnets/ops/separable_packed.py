@@ -9,8 +9,9 @@ from torch import Tensor
 
 from fastnets import _C
 from fastnets.errors import InputError
-from fastnets.ops.arguments import kernel_refusal, leaves_caches, out_refusal, result_like
+from fastnets.ops.arguments import kernel_refusal, out_refusal, result_like
 from fastnets.ops.conv_arguments import Padding, Window, check_result, check_vectors, three, window_of
+from fastnets.ops.conv_choice import streams
 from fastnets.ops.epilogue import Activation, activation_of
 from fastnets.ops.layout import KERNEL_DTYPES, array5, array_of, channels_last, floats_of, threads
 
@@ -184,7 +185,7 @@ def run(call: SeparableCall, packed: _C.PackedSeparable) -> Tensor:
         after=(None, floats_of(call.bias), after.number, after.alpha, after.beta),
         residual=None if call.residual is None else array5(channels_last(call.residual)),
         block=call.block or min(_MOST_PIXELS, max(_LEAST_PIXELS, fitting)),
-        stream=leaves_caches(out),
+        stream=streams(out.element_size() * out.numel(), threads()),
         nthreads=threads(),
     )
     return out
