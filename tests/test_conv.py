@@ -196,7 +196,7 @@ def test_any_shape(data: st.DataObject) -> None:
     window = window_of(axes, case.stride, case.padding, case.dilation)
     if min(window.out_size(case.size, case.kernel)) < 1:
         return
-    for implementation in ("winograd", "planar", "grouped", "product"):
+    for implementation in ("winograd", "planar", "narrow", "grouped", "product"):
         check(conv_cases, case, implementation, data.draw(st.sampled_from(["dense", "slices"])))
 
 
@@ -210,6 +210,7 @@ def test_the_choice_follows_the_shape() -> None:
     assert algorithm(out=(24, 24, 24), kernel=(3, 3, 3)) == "winograd"
     assert algorithm(dilation=(1, 8, 8)) == "winograd"
     assert algorithm(kernel=(1, 1, 1)) == "product"
+    assert algorithm(kernel=(1, 1, 1), cout=2) == "narrow"
     assert algorithm(stride=(1, 2, 2)) == "winograd"
     assert algorithm(stride=(1, 3, 3)) == "product"
     assert algorithm(out=(1, 5, 5), dilation=(1, 7, 7)) == "product"  # each tile would hold one output

@@ -1,9 +1,10 @@
 // Convolution of channels-last tensors by packed weights. One description for 1, 2 and 3 spatial axes:
 // z, y, x, where a missing axis has size 1, kernel 1, stride 1, dilation 1 and no padding.
 //
-// Five kernels compute it: conv_product.cpp (any), conv_winograd.cpp (stride 1, kernel 3 along the axes that
-// it transforms and 1 along the others), conv_planar.cpp (few input channels), conv_grouped.cpp (few channels
-// a group) and conv_depthwise.cpp (one). Weights are packed for one of them by conv_pack.cpp.
+// Six kernels compute it: conv_product.cpp (any), conv_winograd.cpp (stride 1, kernel 3 along the axes that
+// it transforms and 1 along the others), conv_planar.cpp (few input channels), conv_narrow.cpp (1x1 to few
+// output channels), conv_grouped.cpp (few channels a group) and conv_depthwise.cpp (one). Weights are packed
+// for one of them by conv_pack.cpp.
 #pragma once
 
 #include <cstdint>
@@ -39,7 +40,7 @@ struct ConvCall {
   int64_t y_stride[4];
   const void* weights;  // packed for the kernel that is called, by the same ISA level
   Epilogue epilogue;
-  int64_t block;  // output pixels (product, planar, grouped) or tiles (winograd) of an item
+  int64_t block;  // output pixels (product, planar, narrow, grouped) or tiles (winograd) of an item
   int tile[3];    // winograd: outputs of a tile along z, y, x; 3 along axes of stride 2
   bool share;     // winograd: threads share transformed tiles and split the output channels
   bool stream;    // store past the caches: for outputs that do not fit into them
@@ -54,6 +55,7 @@ FASTNETS_DECLARE_BF16(int64_t, conv_product_scratch, (const ConvCall& call, int 
 FASTNETS_DECLARE(int64_t, conv_winograd_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE_BF16(int64_t, conv_depthwise_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE(int64_t, conv_planar_scratch, (const ConvCall& call, int threads));
+FASTNETS_DECLARE(int64_t, conv_narrow_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE(int64_t, conv_grouped_scratch, (const ConvCall& call, int threads));
 
 // All threads of a team call these with the same `call` and `scratch`.
@@ -61,6 +63,7 @@ FASTNETS_DECLARE_BF16(void, conv_product, (const ConvCall& call, void* scratch, 
 FASTNETS_DECLARE(void, conv_winograd, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE_BF16(void, conv_depthwise, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE(void, conv_planar, (const ConvCall& call, void* scratch, ThreadContext& context));
+FASTNETS_DECLARE(void, conv_narrow, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE(void, conv_grouped, (const ConvCall& call, void* scratch, ThreadContext& context));
 
 }  // namespace fastnets

@@ -59,6 +59,9 @@ class PackedConv {
     } else if (algorithm == "planar") {
       require(groups == 1, "conv: planar needs one group");
       pack_planar(w, lanes, nthreads);
+    } else if (algorithm == "narrow") {
+      require(groups == 1 && kernel_ == Axes{1, 1, 1}, "conv: narrow needs one group and a kernel of 1");
+      pack_narrow(w, lanes);
     } else if (algorithm == "winograd") {
       require(element_ == Element::float32,
               "conv: winograd needs float32: bfloat16 would lose too many digits");
@@ -71,8 +74,8 @@ class PackedConv {
       require(w.cin == 1, "conv: depthwise needs one input channel a group");
       pack_groups(w, lanes, nthreads);
     } else {
-      require(algorithm == "grouped",
-              "conv: algorithm is " + algorithm + ": pass product, winograd, planar, grouped or depthwise");
+      require(algorithm == "grouped", "conv: algorithm is " + algorithm +
+                                          ": pass product, winograd, planar, narrow, grouped or depthwise");
       require(
           lanes % w.cin == 0 && cout_ == cin_,
           "conv: grouped needs groups whose outputs equal their inputs and divide " + std::to_string(lanes));
@@ -153,16 +156,34 @@ class PackedConv {
 
   static constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
 
+  static std::vector<float> floats_of(const ConvWeights& w) {
+    std::vector<float> floats(static_cast<size_t>(w.cout * w.cin * w.kernel[0] * w.kernel[1] * w.kernel[2]));
+    with_element(w.element, [&](auto zero) {
+      const auto* values = static_cast<const decltype(zero)*>(w.values);
+      for (size_t i = 0; i < floats.size(); ++i) floats[i] = value_of(values[i]);
+    });
+    return floats;
+  }
+
+  // [cout][cin, padded with zeros to whole vectors], of floats.
+  void pack_narrow(const ConvWeights& w, int lanes) {
+    const std::vector<float> floats = floats_of(w);
+    const int64_t depth = (w.cin + lanes - 1) / lanes * lanes;
+    pack(w.cout * depth * kFloat, 1, [&](void* to, ThreadContext&) {
+      auto* rows = static_cast<float*>(to);
+      std::fill(rows, rows + w.cout * depth, 0.0F);
+      for (int64_t o = 0; o < w.cout; ++o) {
+        std::copy(floats.data() + o * w.cin, floats.data() + (o + 1) * w.cin, rows + o * depth);
+      }
+    });
+  }
+
   // Channels count as a further axis of the kernel, of floats.
   void pack_planar(const ConvWeights& given, int lanes, int nthreads) {
+    const std::vector<float> floats = floats_of(given);
     ConvWeights w = given;
     w.kernel[0] *= w.cin;
     w.cin = 1, w.element = Element::float32;
-    std::vector<float> floats(static_cast<size_t>(w.cout * w.kernel[0] * w.kernel[1] * w.kernel[2]));
-    with_element(given.element, [&](auto zero) {
-      const auto* values = static_cast<const decltype(zero)*>(given.values);
-      for (size_t i = 0; i < floats.size(); ++i) floats[i] = value_of(values[i]);
-    });
     w.values = floats.data();
     pack(packed_product_elements(w, lanes, 1) * kFloat, nthreads,
          [&](void* to, ThreadContext& context) { pack_product(w, lanes, 1, to, context); });
@@ -202,6 +223,7 @@ class PackedConv {
     return algorithm_ == "product"     ? FASTNETS_CALL(conv_product_scratch)
            : algorithm_ == "winograd"  ? FASTNETS_CALL(conv_winograd_scratch)
            : algorithm_ == "planar"    ? FASTNETS_CALL(conv_planar_scratch)
+           : algorithm_ == "narrow"    ? FASTNETS_CALL(conv_narrow_scratch)
            : algorithm_ == "depthwise" ? FASTNETS_CALL(conv_depthwise_scratch)
                                        : FASTNETS_CALL(conv_grouped_scratch);
   }
@@ -210,6 +232,7 @@ class PackedConv {
     return algorithm_ == "product"     ? FASTNETS_CALL(conv_product)
            : algorithm_ == "winograd"  ? FASTNETS_CALL(conv_winograd)
            : algorithm_ == "planar"    ? FASTNETS_CALL(conv_planar)
+           : algorithm_ == "narrow"    ? FASTNETS_CALL(conv_narrow)
            : algorithm_ == "depthwise" ? FASTNETS_CALL(conv_depthwise)
                                        : FASTNETS_CALL(conv_grouped);
   }

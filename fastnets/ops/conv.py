@@ -46,8 +46,8 @@ def conv(
         padding: zeros on both sides of each axis: one number, one an axis, or pairs (before, after).
         residual: added before the activation; the shape of the result.
         activation, parameters: see fastnets.ops.epilogue.
-        implementation: "winograd" (CPU, float32), "planar", "depthwise", "grouped", "product" (CPU, float32 or
-            bfloat16), "triton_depthwise", "triton_product" (GPU) or "torch"; None takes the fastest.
+        implementation: "winograd" (CPU, float32), "planar", "narrow", "depthwise", "grouped", "product" (CPU,
+            float32 or bfloat16), "triton_depthwise", "triton_product" (GPU) or "torch"; None takes the fastest.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -111,6 +111,7 @@ OP = Op(
     (
         Implementation("winograd", lambda call: refusal(call, "winograd"), lambda c: _run_with("winograd", c)),
         Implementation("planar", lambda call: refusal(call, "planar"), lambda c: _run_with("planar", c)),
+        Implementation("narrow", lambda call: refusal(call, "narrow"), lambda c: _run_with("narrow", c)),
         Implementation("depthwise", lambda call: refusal(call, "depthwise"), lambda c: _run_with("depthwise", c)),
         Implementation("grouped", lambda call: refusal(call, "grouped"), lambda c: _run_with("grouped", c)),
         Implementation("product", lambda call: refusal(call, "product"), lambda c: _run_with("product", c)),

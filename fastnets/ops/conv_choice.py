@@ -27,15 +27,18 @@ STRIDED_TILE: Axes = (1, 3, 3)
 MOST_PLANES = 4
 """Input channels of the planar kernel; more are better gathered a vector at a time."""
 
+MOST_NARROW = 8
+"""Output channels of the narrow kernel; more fill half a vector of the product's."""
+
 
 @dataclass(frozen=True)
 class ConvConfig:
     """How a convolution runs.
 
     Args:
-        algorithm: "product", "winograd", "planar", "grouped" or "depthwise".
+        algorithm: "product", "winograd", "planar", "narrow", "grouped" or "depthwise".
         tile: Winograd's outputs along z, y, x; 1 along axes with kernel 1, and 3 along those with stride 2.
-        block: output pixels (product, planar) or tiles (winograd) of a work item.
+        block: output pixels (product, planar, narrow) or tiles (winograd) of a work item.
         share: Winograd: the threads share transformed tiles and split the output channels.
         stream: stores past the caches.
     """
@@ -116,6 +119,8 @@ def candidates(shape: ConvShape, nthreads: int, algorithm: str | None = None) ->
         found += [(_winograd_cost(shape, tile), _winograd(shape, tile, nthreads)) for tile in tiles_of(shape)]
     if algorithm in (None, "planar") and planar_refusal(shape) is None:
         found.append((_planar_cost(shape), _planar(shape, nthreads)))
+    if algorithm in (None, "narrow") and narrow_refusal(shape) is None:
+        found.append((_narrow_cost(shape), ConvConfig("narrow", block=_NARROW_PIXELS)))
     return found
 
 
@@ -161,10 +166,20 @@ def planar_refusal(shape: ConvShape) -> str | None:
     return None
 
 
+def narrow_refusal(shape: ConvShape) -> str | None:
+    """Why the kernel for few output channels cannot run `shape`."""
+    if shape.groups != 1 or shape.kernel != (1, 1, 1):
+        return f"kernel is {shape.kernel} in {shape.groups} groups; it needs 1 along all axes, in one group"
+    if shape.cout > MOST_NARROW:
+        return f"there are {shape.cout} output channels; it needs {MOST_NARROW} or fewer"
+    return None
+
+
 REFUSALS: dict[str, Callable[[ConvShape], str | None]] = {
     "winograd": winograd_refusal,
     "depthwise": depthwise_refusal,
     "planar": planar_refusal,
+    "narrow": narrow_refusal,
     "grouped": grouped_refusal,
     "product": lambda shape: None,
 }
@@ -188,9 +203,11 @@ def tiles_of(shape: ConvShape) -> tuple[Axes, ...]:
 _GATHER, _INPUT, _OUTPUT = 2.0, 4.0, 3.0
 _PRODUCT_SHARE, _WINOGRAD_SHARE, _PLANAR_SHARE = 0.85, 0.9, 0.9
 _COPY = 0.5  # of an element of a line: less from a line, more from pixels
+_JOIN = 3.0  # the sums of an output over the lanes, and its store
 _FETCH = 4.0  # a vector of weights: in a network they come from memory
 _SETTLING = 3  # what starting and storing a product of Winograd's costs, in inputs
 _FEW_ROWS = 8  # a product of fewer rows costs as much: it waits for the weights
+_NARROW_PIXELS = 1024
 _BLOCK_BYTES = 512 << 10  # half of a core's L2, for the transformed tiles or gathered pixels of an item
 _ALL_BYTES = 800 << 10  # of L2, for those, their products and the weights, where all three fit
 _SHARED_BYTES = 8 << 20  # a part of L3, for those that threads share
@@ -211,6 +228,10 @@ def _planar_cost(shape: ConvShape) -> float:
     multiply = math.prod(shape.kernel) * _vectors(shape.cout) / _PLANAR_SHARE
     copy = math.prod(shape.kernel[:2]) * shape.stride[2] * _COPY
     return shape.pixels * shape.cin * (multiply + copy)
+
+
+def _narrow_cost(shape: ConvShape) -> float:
+    return shape.pixels * (_vectors(shape.cin) + shape.cout * (_vectors(shape.cin) + _JOIN))
 
 
 def _tile_count(shape: ConvShape, tile: Axes) -> int:

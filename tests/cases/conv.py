@@ -146,6 +146,10 @@ CASES = [
     Case(1, 2, 32, (20, 22), (3, 3), padding=1, config=ConvConfig("planar", block=30, stream=True)),
     Case(1, 4, 17, (6, 7, 40), (2, 3, 3), (1, 2, 3), padding=2, activation="silu", config=_PLANAR),
     Case(1, 3, 16, (7, 9), (3, 3), padding=10, dilation=10, config=_PLANAR),
+    # few output channels
+    *(Case(2, cin, cout, (5, 37), (1, 1), activation="relu") for cin, cout in ((64, 2), (21, 3), (7, 1), (728, 8))),
+    Case(1, 20, 5, (3, 4, 33), (1, 1, 1), 2, padding=(0, 1, 2), residual=True, activation="silu"),
+    Case(1, 33, 2, (50,), (1,), padding=18, residual=True, activation="relu6"),
     # 3x3 and 3x3x3 by the op's own choice
     *(Case(1, c, c, (29, 31), (3, 3), padding=1) for c in (1, 3, 21, 24, 64)),
     Case(1, 728, 728, (9, 9), (3, 3), padding=1),
