@@ -21,6 +21,10 @@ FASTNETS_INLINE PixelProduct<T> pixel_product(int64_t rows, bool in_place) {
   return (in_place ? kInPlace : kPacked)[rows - 1];
 }
 
+// Pixels so many bytes apart, 1024 floats, fall into the same 8 lines of L1: read in place, a product of 14
+// rows loses them before it has used them up. Copied to the strip first, it took 0.74 to 0.92 of the time.
+constexpr int64_t kSetStride = 4096;
+
 struct Pixel {
   int64_t image, z, y, x;
 };
@@ -149,7 +153,8 @@ void run_item(const Plan<T>& plan, int64_t first, int64_t count, int64_t from, i
     uniform = uniform && offset(p, call.x_stride) == x_first + i * call.x_stride[3];
     if (++p.x == plan.s.out[2]) p = plan.pixel(first + i + 1);
   }
-  const bool in_place = plan.pointwise && uniform;
+  const bool in_place =
+      plan.pointwise && uniform && call.x_stride[3] * static_cast<int64_t>(sizeof(T)) % kSetStride != 0;
   const RowCut cut(count);
   for (int64_t group = 0; group < plan.s.groups; ++group) {
     const T* x = static_cast<const T*>(call.x) + group * plan.cin;

@@ -13,7 +13,7 @@ namespace fastnets {
 namespace {
 
 // How long a thread without work spins before it sleeps: networks are often run one after the other.
-constexpr auto kPatience = std::chrono::microseconds(50);
+constexpr auto kPatience = std::chrono::microseconds(200);
 
 constexpr int kMostThreads = 255;
 

@@ -131,6 +131,7 @@ CASES = [
     Case(2, 20, 50, (6, 5, 4), (1, 1, 1), residual=True),
     Case(1, 16, 16, (5, 6), (1, 1), padding=1),
     Case(1, 2048, 1000, (1, 1), (1, 1)),
+    Case(1, 1024, 24, (5, 7), (1, 1)),  # gathered: its pixels meet in the same lines of L1
     # any window
     Case(1, 3, 64, (40, 41), (7, 7), stride=2, padding=3, activation="relu"),
     Case(2, 1, 5, (17, 16), (5, 4), padding=((1, 2), (3, 0))),
