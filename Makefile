@@ -22,9 +22,10 @@ bench: $(VENV)/.bench
 	$(VENV)/bin/python bench/demo.py --record
 	$(VENV)/bin/python bench/sliding_window.py
 
-# Layers against other libraries, then our AVX2 level against torch limited to AVX2.
+# Layers against other libraries: fp32, separable ones in bf16, and our AVX2 level against torch limited to it.
 bench-ops: $(VENV)/.bench
 	$(VENV)/bin/python bench/ops.py --json build/bench-ops.json
+	$(VENV)/bin/python bench/ops.py --dtype bf16 --only separable --json build/bench-ops-bf16.json
 	$(VENV)/bin/python bench/ops.py --isa avx2 --json build/bench-ops-avx2.json
 	$(VENV)/bin/python bench/tuning.py
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import importlib.metadata
+import statistics
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -43,3 +45,25 @@ def recorded(chain: Callable[[], Tensor], tensors: Sequence[Tensor], threads: in
         return kept[-1]
 
     return run
+
+
+def spread(values: Sequence[float]) -> float:
+    """Interquartile range over median; of a single value 0."""
+    if len(values) < 2:
+        return 0.0
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return (high - low) / middle
+
+
+def update(target: Path, rows: Iterable[Mapping[str, object]], *key: str) -> None:
+    """Put rows into a table, in place of those whose `key` columns say the same; each names its own commit."""
+    table: dict[tuple[str, ...], Mapping[str, object]] = {}
+    if target.exists():
+        with target.open(newline="") as file:
+            table = {tuple(row[name] for name in key): row for row in csv.DictReader(file)}
+    table |= {tuple(str(row[name]) for name in key): row for row in rows}
+    columns = dict.fromkeys(name for row in table.values() for name in row)
+    with target.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(columns), restval="")
+        writer.writeheader()
+        writer.writerows(table.values())

@@ -4,14 +4,14 @@
 
 Each library runs in a process of its own, and calls alternate between them. Nothing is reported for a library whose
 output is not within 1e-4 of torch's float32 (0.1 in bf16), nor where building a network takes it longer than --prepare
-seconds. Writes bench/results/models_<dtype>_<threads>threads_<isa>.csv. --minutes ends the run before the next network,
-and --peers without "compile" leaves out the one that takes longest to build.
+seconds. Rows go into bench/results/models_<dtype>_<threads>threads_<isa>.csv, in place of older ones of the same
+network. --minutes ends the run before the next network, and --peers without "compile" leaves out the one that takes
+longest to build.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import os
 import queue
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import provenance
+from common import provenance, spread, update
 from model_peers import LIBRARIES, PACKAGES, Dtype
 from model_zoo import NETWORKS, Network
 
@@ -182,14 +182,6 @@ def measure(
     return taken
 
 
-def spread(values: list[float]) -> float:
-    """Interquartile range over median; of a single value 0."""
-    if len(values) < 2:
-        return 0.0
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return (high - low) / middle
-
-
 def rows(network: Network, taken: dict[str, list[tuple[float, float]]], missing: str) -> list[dict[str, Any]]:
     """A line for each rhythm."""
     lines = []
@@ -208,14 +200,6 @@ def rows(network: Network, taken: dict[str, list[tuple[float, float]]], missing:
         best = min(ratios, key=lambda name: ratios[name], default="")
         lines.append(line | {"best_peer": best, "best_ratio": ratios.get(best, ""), "missing": missing})
     return lines
-
-
-def write(lines: list[dict[str, Any]], target: Path) -> None:
-    """The table so far: a long run that is stopped keeps what it measured."""
-    with target.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
 
 
 def main() -> None:
@@ -254,8 +238,7 @@ def main() -> None:
             for line in rows(network, taken, missing):
                 print(*(f"{key}={value}" for key, value in line.items()), flush=True)
                 lines.append(about | line)
-            if not options.only:
-                write(lines, target)
+            update(target, lines, "network", "rhythm")
     finally:
         for worker in workers.values():
             worker.close()

@@ -7,14 +7,13 @@ ours, and our share of the measured peak of that type (above 1 where the algorit
 one). Nothing is reported for a library whose result is wrong; one that is not installed is left out. With --isa the
 only peer is torch, limited to that level.
 
-Writes bench/results/ops_<threads>threads_<isa>.csv, and the same figures in the format of pytest-benchmark where
---json says, for its `compare`.
+Rows go into bench/results/ops_<threads>threads_<isa>.csv, in place of older ones of the same layer; and the same
+figures in the format of pytest-benchmark where --json says, for its `compare`.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import importlib.util
 import json
 import os
@@ -26,7 +25,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from common import provenance
+from common import provenance, spread, update
 from layers import LAYERS, Layer
 from op_peers import LIBRARIES, TYPES
 from pytest_benchmark.stats import Stats
@@ -93,12 +92,6 @@ def measure(workers: dict[str, subprocess.Popen[str]], number: int, repeats: int
     return {name: mine for name, mine in times.items() if mine}
 
 
-def spread(times: list[float]) -> float:
-    """Interquartile range over median."""
-    low, middle, high = statistics.quantiles(times, n=4)
-    return (high - low) / middle
-
-
 def row(layer: Layer, times: Times, peers: list[str], peak: float) -> Row:
     """One line of the table."""
     ours = statistics.median(times["fastnets"])
@@ -137,14 +130,6 @@ def benchmarks(layer: Layer, times: Times) -> list[Row]:
     return entries
 
 
-def write(rows: list[Row], target: Path) -> None:
-    """The table so far: a long run that is stopped keeps what it measured."""
-    with target.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def start(library: str, options: argparse.Namespace) -> subprocess.Popen[str]:
     """The process of a library."""
     arguments = ["--worker", library, "--threads", str(options.threads), "--dtype", options.dtype]
@@ -160,7 +145,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=list(TYPES), default="fp32")
     parser.add_argument("--isa", choices=["", *LIMITS], default="", help="instruction set of ours and of torch")
     parser.add_argument("--peers", default="", help="libraries, by commas; all by default")
-    parser.add_argument("--only", default="", help="layers whose name contains this; the table is not written")
+    parser.add_argument("--only", default="", help="layers whose name contains this")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: on a busy machine, one thread")
     parser.add_argument("--json", type=Path, help="where to write the times for pytest-benchmark")
     parser.add_argument("--worker", choices=list(LIBRARIES), help=argparse.SUPPRESS)
@@ -192,8 +177,7 @@ def main() -> None:
         rows.append({**about, **row(layer, times, peers, peak)})
         entries += benchmarks(layer, times)
         print(*(f"{key}={value}" for key, value in rows[-1].items() if key not in about), flush=True)
-        if not options.only:
-            write(rows, target)
+        update(target, rows, "case")
     for worker in workers.values():
         worker.communicate()
     if options.json:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import provenance
+from common import provenance, spread
 
 REPEATS = 15
 PAUSE_S = 0.01  # threads of the other process stop spinning
@@ -120,12 +120,6 @@ def measure(workers: list[subprocess.Popen[str]], number: int) -> list[list[floa
             if turn:
                 mine.append(elapsed)
     return times
-
-
-def spread(times: list[float]) -> float:
-    """Interquartile range over median."""
-    low, middle, high = statistics.quantiles(times, n=4)
-    return (high - low) / middle
 
 
 def copy_bandwidth() -> float:
