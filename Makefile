@@ -48,11 +48,13 @@ isa: $(VENV)/.test
 	  echo "FASTNETS_ISA=$$level" && FASTNETS_ISA=$$level $(VENV)/bin/pytest -q $(KERNEL_TESTS) || exit 1; \
 	done
 
-# The kernels under AddressSanitizer and UndefinedBehaviorSanitizer; what torch computes is left out. The base interpreter and -P: the
-# venv's own fastnets and the source folder would hide the sanitized build.
+# The kernels under AddressSanitizer and UndefinedBehaviorSanitizer, at the level that this machine chooses (FASTNETS_ISA=avx2 make
+# sanitize: at that), the only one compiled; what torch computes is left out. The base interpreter and -P: the venv's own
+# fastnets and the source folder would hide the sanitized build.
 sanitize: $(VENV)/.test
+	level=$$($(VENV)/bin/python -P -c 'from fastnets import _C; print(_C.active_isa())') && \
 	$(PIP) install --upgrade --no-deps --target build/sanitize/site -C build-dir=build/sanitize/cmake \
-	  -C cmake.define.FASTNETS_SANITIZE=ON .
+	  -C cmake.define.FASTNETS_SANITIZE=ON -C cmake.define.FASTNETS_ONLY=$$level .
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 \
 	PYTHONPATH=build/sanitize/site:$$($(VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])') \

@@ -1,5 +1,6 @@
 #include "common/cpu_features.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <stdexcept>
 
@@ -7,7 +8,7 @@ namespace fastnets {
 
 std::vector<Isa> available_isas() {
   std::vector<Isa> levels{Isa::generic};
-#ifdef FASTNETS_X86
+#if defined(__x86_64__)
   __builtin_cpu_init();  // also asks XGETBV whether the operating system saves the registers
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
     levels.push_back(Isa::avx2);
@@ -17,6 +18,11 @@ std::vector<Isa> available_isas() {
       if (__builtin_cpu_supports("avx512bf16")) levels.push_back(Isa::avx512_bf16);
     }
   }
+#endif
+#if defined(FASTNETS_ONLY)
+  levels.erase(
+      std::remove_if(levels.begin(), levels.end(), [](Isa isa) { return isa != Isa::FASTNETS_ONLY; }),
+      levels.end());
 #endif
   return levels;
 }
@@ -38,6 +44,9 @@ namespace {
 
 Isa choose() {
   const std::vector<Isa> levels = available_isas();
+  if (levels.empty())
+    throw std::runtime_error(
+        "this build is for one ISA level that this machine lacks: build without FASTNETS_ONLY");
   const char* forced = std::getenv("FASTNETS_ISA");
   if (forced == nullptr || *forced == '\0') return levels.back();
   std::string names;

@@ -12,7 +12,8 @@ enum class Isa { generic, avx2, avx512, avx512_bf16 };
 std::vector<Isa> available_isas();
 
 // The level in use: FASTNETS_ISA if set, else the highest available. Read once per process.
-// Throws std::invalid_argument where FASTNETS_ISA names a level that is not available.
+// Throws std::invalid_argument where FASTNETS_ISA names a level that is not available, and std::runtime_error
+// where none is.
 Isa active_isa();
 
 const char* isa_name(Isa isa);

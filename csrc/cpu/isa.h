@@ -15,6 +15,8 @@
 //
 // Level avx512_bf16 has kernels of its own where its instructions pay: those of FASTNETS_DECLARE_BF16, whose
 // sources are BF16_SOURCES in CMakeLists.txt. For all others it calls those of avx512.
+// A build of FASTNETS_ONLY one level has that alone, each kernel of its own; it is refused where the machine
+// lacks it.
 #pragma once
 
 #include "common/cpu_features.h"
@@ -25,7 +27,11 @@
 // The name of an entry point at the level that this unit is compiled for.
 #define FASTNETS_ENTRY(name) FASTNETS_CONCAT(name, FASTNETS_LEVEL)
 
-#if defined(__x86_64__)
+#if defined(FASTNETS_ONLY)
+#define FASTNETS_DECLARE(result, name, arguments) result FASTNETS_CONCAT(name, FASTNETS_ONLY) arguments
+#define FASTNETS_DECLARE_BF16 FASTNETS_DECLARE
+#define FASTNETS_CALL(name) ::fastnets::pick(FASTNETS_CONCAT(name, FASTNETS_ONLY))
+#else
 #define FASTNETS_DECLARE(result, name, arguments) \
   result name##_generic arguments;                \
   result name##_avx2 arguments;                   \
@@ -37,13 +43,15 @@
   result name##_avx512 arguments;                      \
   result name##_avx512_bf16 arguments
 #define FASTNETS_CALL(name) ::fastnets::pick(name##_generic, name##_avx2, name##_avx512, name##_avx512_bf16)
-#else
-#define FASTNETS_DECLARE(result, name, arguments) result name##_generic arguments
-#define FASTNETS_DECLARE_BF16(result, name, arguments) result name##_generic arguments
-#define FASTNETS_CALL(name) (name##_generic)
 #endif
 
 namespace fastnets {
+
+template <class Function>
+Function pick(Function only) {
+  active_isa();  // throws where this machine lacks the level
+  return only;
+}
 
 template <class Function>
 Function pick(Function generic, Function avx2, Function avx512, Function avx512_bf16) {
