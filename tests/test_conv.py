@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from fastnets.errors import InputError
+from fastnets.machine import cache_bytes
 from fastnets.ops.conv import OP, ConvConfig, PackedConv, conv
 from fastnets.ops.conv_arguments import window_of
 from fastnets.ops.conv_choice import ConvShape, choose
@@ -217,6 +218,17 @@ def test_the_choice_follows_the_shape() -> None:
     assert algorithm(cin=8, cout=8, groups=2) == "grouped"
     assert algorithm(cin=512, cout=512, out=(1, 7, 7), stride=(1, 2, 2)) == "product"  # fewer weights to fetch
     assert algorithm(cin=3, kernel=(1, 7, 7), stride=(1, 2, 2)) == "planar"
+
+
+def test_what_the_caches_do_not_hold_is_stored_past_them() -> None:
+    def stores_past_them(pixels: int, groups: int = 1) -> bool:
+        return choose(ConvShape(1, 64, 64, groups, (1, 1, pixels), (1, 1, 3), (1, 1, 1), (1, 1, 1)), 2).stream
+
+    held = 2 * cache_bytes(2) // (64 * 4)  # by the second level of two threads
+    assert not stores_past_them(held)
+    assert stores_past_them(held + 1)
+    assert not stores_past_them(held + 1, groups=64)  # waits for memory, not for products
+    assert stores_past_them(cache_bytes(3) // (64 * 4), groups=64)
 
 
 def test_wrong_arguments_are_named() -> None:
