@@ -19,7 +19,7 @@ class Between(nn.Module):
     def __init__(self, function: Callable[[Tensor], Tensor], channels: int = 4) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.before, self.function, self.after = nn.Conv2d(3, 4, 1), function, nn.Conv2d(channels, 2, 1)
+        self.before, self.function, self.after = nn.Conv2d(3, 4, 1), function, nn.Conv2d(channels, 9, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.after(self.function(self.before(x)))
