@@ -87,7 +87,7 @@ void pack_product_of(const ConvWeights& w, int lanes, int steps, T* packed, Thre
   const Panels panels(w, lanes);
   const int64_t taps = w.kernel[0] * w.kernel[1] * w.kernel[2], depth = taps * w.cin;
   const int64_t padded = padded_depth(w, steps);
-  for (int64_t item; (item = next_item(context)) < w.groups * panels.count;) {
+  for (int64_t item; next_item(context, w.groups * panels.count, item);) {
     const int64_t group = item / panels.count, panel = item % panels.count, width = panels.width(panel);
     T* out = packed + (group * panels.padded() + panel * panels.lanes) * padded;
     for (int64_t lane = 0; lane < width; ++lane) {
@@ -109,7 +109,7 @@ void pack_product_of(const ConvWeights& w, int lanes, int steps, T* packed, Thre
 template <class T>
 void pack_grouped_of(const ConvWeights& w, int lanes, float* packed, ThreadContext& context) {
   const int64_t taps = w.kernel[0] * w.kernel[1] * w.kernel[2];
-  for (int64_t v; (v = next_item(context)) * lanes < w.cout;) {
+  for (int64_t v; next_item(context, (w.cout + lanes - 1) / lanes, v);) {
     float* out = packed + v * lanes * taps * w.cin;
     for (int64_t lane = 0; lane < lanes; ++lane) {
       const int64_t channel = v * lanes + lane;
@@ -146,7 +146,7 @@ void pack_winograd(const ConvWeights& w, const int tile[3], int lanes, float* pa
   const KernelTransform z = kernel_transform(tile[0]), y = kernel_transform(tile[1]),
                         x = kernel_transform(tile[2]);
   const int64_t taps = z.taps * y.taps * x.taps, points = z.points * y.points * x.points;
-  for (int64_t item; (item = next_item(context)) < w.groups * panels.count;) {
+  for (int64_t item; next_item(context, w.groups * panels.count, item);) {
     const int64_t group = item / panels.count, panel = item % panels.count, width = panels.width(panel);
     float* out = packed + (group * panels.padded() + panel * panels.lanes) * w.cin * points;
     for (int64_t c = 0; c < w.cin; ++c) {

@@ -22,37 +22,51 @@ void relax(int& spins) {
 #endif
 }
 
-int64_t Team::claim(int64_t loop) {
-  uint64_t state = state_.load(std::memory_order_acquire);
-  while (same(state, loop)) {
-    if (state_.compare_exchange_weak(state, state + (uint64_t{1} << kClaim), std::memory_order_acq_rel)) {
-      return static_cast<int64_t>(state >> kClaim & kField);
+bool Team::claim(int64_t loop, int64_t items, int thread, int threads, int64_t& item) {
+  const int parts = threads < kParts ? threads : kParts;
+  const uint64_t mine = static_cast<uint64_t>(loop);
+  for (int i = 0; i < parts; ++i) {
+    const int part = (thread + i) % parts;
+    const int64_t begin = items * part / parts;
+    const uint64_t count = static_cast<uint64_t>(items * (part + 1) / parts - begin);
+    std::atomic<uint64_t>& claimed = parts_[part].claimed;
+    uint64_t state = claimed.load(std::memory_order_acquire);
+    while (state >> kCount <= mine) {
+      const uint64_t next = state >> kCount == mine ? state & kField : 0;
+      if (next >= count) break;
+      if (!claimed.compare_exchange_weak(state, mine << kCount | (next + 1), std::memory_order_acq_rel))
+        continue;
+      item = begin + static_cast<int64_t>(next);
+      return true;
     }
   }
-  return kNone;
+  return false;
 }
 
-void Team::leave(int64_t loop) {
+void Team::leave(int64_t loop, int64_t items) {
+  const uint64_t mine = static_cast<uint64_t>(loop) << kCount, all = mine | static_cast<uint64_t>(items);
   int spins = 0;
-  for (uint64_t state; same(state = state_.load(std::memory_order_acquire), loop);) {
-    const bool settled = (state & kField) == (state >> kClaim & kField);
-    const uint64_t next = ((state >> kLoop) + 1) << kLoop;
-    if (settled && state_.compare_exchange_strong(state, next, std::memory_order_acq_rel)) return;
-    if (!settled) relax(spins);
+  for (uint64_t state; ((state = done_.load(std::memory_order_acquire)) & ~kField) == mine;) {
+    if (state != all) {
+      relax(spins);
+    } else if (done_.compare_exchange_strong(state, mine + kField + 1, std::memory_order_acq_rel)) {
+      return;
+    }
   }
 }
 
-int64_t next_item(ThreadContext& context) {
+bool next_item(ThreadContext& context, int64_t items, int64_t& item) {
   if (context.holds) context.team->settle();
-  const int64_t item = context.team->claim(context.loops);
-  context.holds = item != Team::kNone;
-  return item;
+  context.items = items;
+  context.holds = context.team->claim(context.loops, items, context.thread, context.threads, item);
+  return context.holds;
 }
 
 void finish(ThreadContext& context) {
   if (context.holds) context.team->settle();
   context.holds = false;
-  context.team->leave(context.loops++);
+  context.team->leave(context.loops++, context.items);
+  context.items = 0;
 }
 
 namespace {

@@ -9,13 +9,15 @@
 //   });
 //
 //   void kernel(..., ThreadContext& context) {
-//     for (int64_t i; (i = next_item(context)) < items;) work(i);
+//     for (int64_t i; next_item(context, items, i);) work(i);
 //     finish(context);
 //   }
 //
-// Items are claimed one at a time, in order: on a machine that does other work, or whose cores differ, a
-// static split waits for its slowest thread. What an item computes must not depend on who computes it, and a
-// kernel does all that others rely on within its items: a thread that comes late finds them done.
+// Each thread starts with its own part of the items, in order, and then helps the others with theirs: on a
+// machine that does other work, or whose cores differ, a static split waits for its slowest thread. That a
+// thread finds most of what it reads where it wrote it itself matters: a store to a line that two cores have
+// read took 8 times as long (Zen 4). What an item computes must not depend on who computes it, and a kernel
+// does all that others rely on within its items: a thread that comes late finds them done.
 #pragma once
 
 #include <atomic>
@@ -23,27 +25,26 @@
 
 namespace fastnets {
 
-// What the threads of a region share: the loop over items that they are in, how many of its items were
-// claimed, and how many claims are settled, because their work is done or there was no such item. In one
-// word, so that no thread can claim from a loop that the others have left.
+// What the threads of a region share: the loop over items that they are in, how many of its items are done,
+// and how many of each part are claimed. A part's count names its loop, so that no thread can claim from a
+// loop that the others have left, and counts of earlier loops stand for 0.
 class Team {
  public:
-  int64_t loop() const { return loop_of(state_.load(std::memory_order_acquire)); }
-  int64_t claim(int64_t loop);  // kNone where the others have left the loop
-  void settle() { state_.fetch_add(1, std::memory_order_acq_rel); }
-  void leave(int64_t loop);  // waits until all claims are settled
-
-  static constexpr int64_t kNone = int64_t{1} << 40;  // more than any number of items
+  int64_t loop() const { return static_cast<int64_t>(done_.load(std::memory_order_acquire) >> kCount); }
+  bool claim(int64_t loop, int64_t items, int thread, int threads, int64_t& item);
+  void settle() { done_.fetch_add(1, std::memory_order_acq_rel); }
+  void leave(int64_t loop, int64_t items);  // waits until all items are done
 
  private:
-  static constexpr int kClaim = 22, kLoop = 44;  // where these fields start; settled claims start at bit 0
-  static constexpr uint64_t kField = (uint64_t{1} << kClaim) - 1;
-  static int64_t loop_of(uint64_t state) { return static_cast<int64_t>(state >> kLoop); }
-  static bool same(uint64_t state, int64_t loop) {
-    return loop_of(state) == static_cast<int64_t>(static_cast<uint64_t>(loop) << kLoop >> kLoop);
-  }
+  static constexpr int kParts = 64;  // threads beyond share them
+  static constexpr int kCount = 24;  // bits of a count; the number of the loop is above
+  static constexpr uint64_t kField = (uint64_t{1} << kCount) - 1;
+  struct alignas(64) Part {
+    std::atomic<uint64_t> claimed{0};
+  };
 
-  alignas(64) std::atomic<uint64_t> state_{0};
+  alignas(64) std::atomic<uint64_t> done_{0};
+  Part parts_[kParts];
 };
 
 // A thread's place in the region that it runs in.
@@ -52,11 +53,12 @@ struct ThreadContext {
   int thread;          // 0 to threads - 1
   int threads;         // at most so many run
   int64_t loops = 0;   // loops over items that this thread has left
-  bool holds = false;  // a claim that is not settled
+  int64_t items = 0;   // of the loop that it is in
+  bool holds = false;  // an item that is not done
 };
 
-// The next item of the current loop; every number from 0 on is given to one thread.
-int64_t next_item(ThreadContext& context);
+// Whether there is another item of the current loop, from 0 to items - 1; every one is given to one thread.
+bool next_item(ThreadContext& context, int64_t items, int64_t& item);
 
 // Ends a loop over items: waits until all of them are done, and starts the next loop at item 0.
 void finish(ThreadContext& context);

@@ -156,7 +156,7 @@ FASTNETS_INLINE int64_t line_floats(const ChannelNormCall& call) {
 template <class T>
 void normalize_rows(const ChannelNormCall& call, float* line, ThreadContext& context) {
   const int64_t height = call.y.size[1], depth = call.y.size[0];
-  for (int64_t i; (i = next_item(context)) < call.x.batch * depth * height;) {
+  for (int64_t i; next_item(context, call.x.batch * depth * height, i);) {
     const int64_t n = i / (depth * height), z = i / height % depth, row = i % height;
     const T* x = row_of<T>(call.x, n, z, row);
     T* y = row_of<T>(call.y, n, z, row);

@@ -42,7 +42,7 @@ void join_row(const CombineCall& c, const T* x, const T* other, T* y) {
 template <class T>
 void join_rows(const CombineCall& c, ThreadContext& context) {
   const int64_t height = c.y.size[1], depth = c.y.size[0];
-  for (int64_t i; (i = next_item(context)) < c.y.batch * depth * height;) {
+  for (int64_t i; next_item(context, c.y.batch * depth * height, i);) {
     const int64_t n = i / (depth * height), z = i / height % depth, row = i % height;
     const T *x = row_of<T>(c.x, n, z, row), *other = row_of<T>(c.other, n, z, row);
     T* y = row_of<T>(c.y, n, z, row);

@@ -88,7 +88,7 @@ void run_items(const ConvCall& call, void* scratch, ThreadContext& context) {
   const Plan plan(call, context.threads);
   Arena arena(scratch, context.thread * plan.row.bytes());
   RowTables<T> tables(plan.row, arena);
-  for (int64_t item; (item = next_item(context)) < plan.items();) {
+  for (int64_t item; next_item(context, plan.items(), item);) {
     const int64_t channels = item % plan.channel_chunks, rest = item / plan.channel_chunks;
     const int64_t y_chunk = rest % plan.y_chunks, z_chunk = rest / plan.y_chunks % plan.z_chunks;
     const int64_t image = rest / plan.y_chunks / plan.z_chunks;

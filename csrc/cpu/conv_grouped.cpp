@@ -130,7 +130,7 @@ void run_items(const ConvCall& call, void* scratch, ThreadContext& context) {
     const int64_t c = i / Vec::width, lane = i % Vec::width;
     own.order[i] = static_cast<int32_t>(lane / plan.size * plan.size + c);
   }
-  for (int64_t row; (row = next_item(context)) < plan.rows;) {
+  for (int64_t row; next_item(context, plan.rows, row);) {
     for (int64_t x = 0; x < plan.s.out[2]; x += kSegment) run_segment(plan, own, row, x);
   }
 }

@@ -128,9 +128,9 @@ void FASTNETS_ENTRY(conv_narrow)(const ConvCall& call, void*, ThreadContext& con
   const int64_t rows = s.batch * s.out[0] * s.out[1];
   const int64_t each = s.out[2] >= call.block ? 1 : call.block / s.out[2];  // rows of an item
   with_element(call.element, [&](auto zero) {
-    for (int64_t first; (first = next_item(context) * each) < rows;) {
-      const int64_t end = least(rows, first + each);
-      for (int64_t row = first; row < end; ++row) run_row<decltype(zero)>(call, row, depth);
+    for (int64_t item; next_item(context, (rows + each - 1) / each, item);) {
+      const int64_t end = least(rows, (item + 1) * each);
+      for (int64_t row = item * each; row < end; ++row) run_row<decltype(zero)>(call, row, depth);
     }
   });
   finish(context);

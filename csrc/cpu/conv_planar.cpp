@@ -177,7 +177,7 @@ void FASTNETS_ENTRY(conv_planar)(const ConvCall& call, void* scratch, ThreadCont
   own.residual_offset = own.y_offset + plan.block;
   const int64_t items = call.shape.batch * call.shape.out[0] * call.shape.out[1] * plan.runs;
   with_element(call.element, [&](auto zero) {
-    for (int64_t item; (item = next_item(context)) < items;) run_item<decltype(zero)>(plan, item, own);
+    for (int64_t item; next_item(context, items, item);) run_item<decltype(zero)>(plan, item, own);
   });
   if (call.stream) stream_fence();
   finish(context);

@@ -201,7 +201,7 @@ void run_items(const ConvCall& call, void* scratch, ThreadContext& context) {
   own.strip = arena.take<T>(plan.strip_elements());
   own.y_offset = arena.take<int64_t>(call.block);
   own.residual_offset = arena.take<int64_t>(call.block);
-  for (int64_t item; (item = next_item(context)) < plan.blocks * plan.chunks;) {
+  for (int64_t item; next_item(context, plan.blocks * plan.chunks, item);) {
     const int64_t block = item / plan.chunks, chunk = item % plan.chunks, first = block * call.block;
     run_item(plan, first, least(call.block, plan.s.out_pixels() - first), plan.panels * chunk / plan.chunks,
              plan.panels * (chunk + 1) / plan.chunks, own);

@@ -206,7 +206,7 @@ void run_items(const ConvTransposeCall& c, void* scratch, ThreadContext& context
   // a time.
   const int64_t together = weights <= kCached ? phases : 1;
   for (int64_t first = 0; first < phases; first += together) {
-    for (int64_t i; (i = next_item(context)) < c.y.batch * chunks * parts;) {
+    for (int64_t i; next_item(context, c.y.batch * chunks * parts, i);) {
       const int64_t part = i % parts, from = i / parts % chunks * kPixels, n = i / parts / chunks;
       const int64_t to = from + kPixels < all ? from + kPixels : all;
       for (int64_t r = first; r < first + together; ++r) {
@@ -233,7 +233,8 @@ int64_t FASTNETS_ENTRY(conv_transpose_scratch)(const ConvTransposeCall& c, int t
 
 void FASTNETS_ENTRY(conv_transpose)(const ConvTransposeCall& c, void* scratch, ThreadContext& context) {
   using namespace FASTNETS_LEVEL;
-  while (next_item(context) < 1) std::memset(scratch, 0, static_cast<size_t>(zeros_bytes(c)));
+  for (int64_t item; next_item(context, 1, item);)
+    std::memset(scratch, 0, static_cast<size_t>(zeros_bytes(c)));
   finish(context);
   with_element(c.y.element, [&](auto zero) { run_items<decltype(zero)>(c, scratch, context); });
 }

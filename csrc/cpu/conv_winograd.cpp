@@ -227,7 +227,7 @@ void run_panel(const Plan& plan, const Own& own, int64_t group, int64_t panel, i
 
 void run_own_blocks(const Plan& plan, const Own& own, ThreadContext& context) {
   const int64_t blocks = plan.blocks();
-  for (int64_t item; (item = next_item(context)) < blocks * plan.s.groups;) {
+  for (int64_t item; next_item(context, blocks * plan.s.groups, item);) {
     const int64_t group = item / blocks, first = item % blocks * plan.call.block;
     const int64_t count = least(plan.call.block, plan.tiles - first);
     fill_v(plan, own, group, first, 0, count);
@@ -242,11 +242,12 @@ void run_shared_blocks(const Plan& plan, const Own& own, ThreadContext& context)
   for (int64_t group = 0; group < plan.s.groups; ++group) {
     for (int64_t first = 0; first < plan.tiles; first += plan.call.block) {
       const int64_t count = least(plan.call.block, plan.tiles - first);
-      for (int64_t from; (from = next_item(context) * kTilesAnItem) < count;) {
+      for (int64_t item; next_item(context, (count + kTilesAnItem - 1) / kTilesAnItem, item);) {
+        const int64_t from = item * kTilesAnItem;
         fill_v(plan, own, group, first, from, least(count, from + kTilesAnItem));
       }
       finish(context);
-      for (int64_t panel; (panel = next_item(context)) < plan.panels;) {
+      for (int64_t panel; next_item(context, plan.panels, panel);) {
         run_panel(plan, own, group, panel, first, count);
       }
       if (plan.call.stream) stream_fence();
@@ -260,7 +261,7 @@ void join_tiles(const Plan& plan, const Own& own, ThreadContext& context) {
   constexpr int64_t kChannels = 16;
   const int64_t cout = plan.s.cout, parts = (cout + kChannels - 1) / kChannels;
   const int64_t tiles = plan.s.batch == 0 ? 0 : plan.tiles / plan.s.batch;
-  for (int64_t item; (item = next_item(context)) < plan.s.batch * parts;) {
+  for (int64_t item; next_item(context, plan.s.batch * parts, item);) {
     const int64_t image = item / parts, channel = item % parts * kChannels;
     const int64_t channels = least(kChannels, cout - channel);
     double mean[kChannels] = {}, m2[kChannels] = {};

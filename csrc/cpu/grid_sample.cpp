@@ -75,7 +75,7 @@ void one_pixel(const GridSampleCall& c, const float* image, const float* grid, f
 void FASTNETS_ENTRY(grid_sample)(const GridSampleCall& c, ThreadContext& context) {
   using namespace FASTNETS_LEVEL;
   const int64_t height = c.y.size[1], depth = c.y.size[0];
-  for (int64_t i; (i = next_item(context)) < c.y.batch * depth * height;) {
+  for (int64_t i; next_item(context, c.y.batch * depth * height, i);) {
     const int64_t n = i / (depth * height), z = i / height % depth, row = i % height;
     const float *image = c.x.data + n * c.x.stride[0], *grid = row_of(c.grid, n, z, row);
     float* y = row_of(c.y, n, z, row);

@@ -256,7 +256,7 @@ void run_items(const InvertedBottleneckCall& call, void* scratch, ThreadContext&
   const Plan<T> plan(call, context.threads);
   const int64_t private_bytes = plan.private_bytes(), pairs = plan.row.pairs, width = call.shape.out[2];
   void* const memory = static_cast<char*>(scratch) + context.thread * private_bytes;
-  for (int64_t item; (item = next_item(context)) < call.shape.batch * plan.tiles * plan.bands;) {
+  for (int64_t item; next_item(context, call.shape.batch * plan.tiles * plan.bands, item);) {
     const int64_t band = item % plan.bands, column = item / plan.bands % plan.tiles;
     Tile<T> tile(plan, item / plan.bands / plan.tiles, width * column / plan.tiles,
                  width * (column + 1) / plan.tiles, memory);

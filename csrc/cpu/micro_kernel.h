@@ -56,7 +56,8 @@ FASTNETS_INLINE void add_factors(Sums<kRows, Last>& sum, const T* a, int64_t row
   }
 }
 
-// kPacked: row_stride is kColumns<T>, known to the compiler. `depth` is in whole factors.
+// kPacked: row_stride is kColumns<T>, known to the compiler. `depth` is in whole factors. Fetching the next
+// panel into L2 meanwhile, spread over the columns, changed networks by less than 1 % either way.
 template <int kRows, int kVectors, class Last, bool kPacked, class T>
 FASTNETS_INLINE void accumulate(Sums<kRows, Last>& sum, const Rows<T>& rows, const T* b, int64_t depth) {
   constexpr int64_t kLanes = kVectors * kColumns<T>;

@@ -27,7 +27,7 @@ FASTNETS_INLINE void drop(const NmsCall& c, int64_t i, int64_t end) {
 
 void FASTNETS_ENTRY(nms)(const NmsCall& c, ThreadContext& context) {
   using namespace FASTNETS_LEVEL;
-  for (int64_t group; (group = next_item(context)) < c.groups;) {
+  for (int64_t group; next_item(context, c.groups, group);) {
     for (int64_t i = c.starts[group]; i < c.starts[group + 1]; ++i) {
       if (c.dropped[i] == 0.0F) drop(c, i, c.starts[group + 1]);
     }

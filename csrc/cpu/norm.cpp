@@ -211,7 +211,7 @@ FASTNETS_INLINE int64_t parts_doubles(const ConstAnyPixels& x) {
 
 void all_blocks(const ConstAnyPixels& x, double* parts, ThreadContext& context) {
   const int64_t blocks = blocks_of(x);
-  for (int64_t i; (i = next_item(context)) < x.batch * blocks;) {
+  for (int64_t i; next_item(context, x.batch * blocks, i);) {
     double* part = parts + i * 2 * x.channels;
     with_element(x.element,
                  [&](auto zero) { block_moments<decltype(zero)>(x, i / blocks, i % blocks, part); });
@@ -232,7 +232,7 @@ void FASTNETS_ENTRY(moments)(const MomentsCall& call, void* scratch, ThreadConte
   const ConstAnyPixels x = with_long_rows(call.x);
   auto* parts = static_cast<double*>(scratch);
   all_blocks(x, parts, context);
-  for (int64_t n; (n = next_item(context)) < x.batch;) {
+  for (int64_t n; next_item(context, x.batch, n);) {
     join_blocks(x, parts + n * blocks_of(x) * 2 * x.channels, call.moments + n * 2 * x.channels);
   }
   finish(context);
@@ -255,7 +255,7 @@ void FASTNETS_ENTRY(norm)(const NormCall& call, void* scratch, ThreadContext& co
   double* parts = moments + x.batch * channels * 2;
   auto* tables = reinterpret_cast<float*>(parts + (call.moments == nullptr ? parts_doubles(x) : 0));
   if (call.moments == nullptr) all_blocks(x, parts, context);
-  for (int64_t n; (n = next_item(context)) < images;) {
+  for (int64_t n; next_item(context, images, n);) {
     double* own = moments + n * channels * 2;
     if (call.moments == nullptr) join_blocks(x, parts + n * blocks_of(x) * 2 * channels, own);
     fold(call, call.moments == nullptr ? own : call.moments + n * call.moments_stride,
@@ -263,7 +263,7 @@ void FASTNETS_ENTRY(norm)(const NormCall& call, void* scratch, ThreadContext& co
   }
   finish(context);
   const int64_t height = call.y.size[1], depth = call.y.size[0];
-  for (int64_t i; (i = next_item(context)) < x.batch * depth * height;) {
+  for (int64_t i; next_item(context, x.batch * depth * height, i);) {
     const int64_t image = i / (depth * height), z = i / height % depth;
     with_element(x.element,
                  [&](auto zero) { apply_row<decltype(zero)>(call, tables, image, z, i % height); });

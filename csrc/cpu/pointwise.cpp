@@ -60,7 +60,7 @@ void run_rows(const PointwiseCall& original, ThreadContext& context) {
                      e.shift == nullptr;
   const int64_t step = kBlock / channels < 1 ? 1 : kBlock / channels;  // pixels of an item
   const int64_t blocks = (size[2] + step - 1) / step;
-  for (int64_t i; (i = next_item(context)) < call.x.batch * size[0] * size[1] * blocks;) {
+  for (int64_t i; next_item(context, call.x.batch * size[0] * size[1] * blocks, i);) {
     const int64_t at = i % blocks * step, row = i / blocks;
     const int64_t pixels = size[2] - at < step ? size[2] - at : step;
     const int64_t n = row / (size[0] * size[1]), z = row / size[1] % size[0], line = row % size[1];

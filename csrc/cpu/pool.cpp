@@ -209,7 +209,7 @@ void join_blocks(const PoolCall& c, int64_t n, const float* parts) {
 template <class T>
 void pool_rows(const PoolCall& c, ThreadContext& context) {
   const int64_t height = c.y.size[1], depth = c.y.size[0];
-  for (int64_t i; (i = next_item(context)) < c.y.batch * depth * height;) {
+  for (int64_t i; next_item(context, c.y.batch * depth * height, i);) {
     const int64_t n = i / (depth * height), z = i / height % depth, y = i % height;
     c.average ? pool_row<true, T>(c, n, z, y) : pool_row<false, T>(c, n, z, y);
   }
@@ -218,13 +218,13 @@ void pool_rows(const PoolCall& c, ThreadContext& context) {
 template <class T>
 void pool_images(const PoolCall& c, float* parts, ThreadContext& context) {
   const int64_t blocks = blocks_of(c);
-  for (int64_t i; (i = next_item(context)) < c.x.batch * blocks;) {
+  for (int64_t i; next_item(context, c.x.batch * blocks, i);) {
     float* part = parts + i * c.x.channels;
     c.average ? pool_block<true, T>(c, i / blocks, i % blocks, part)
               : pool_block<false, T>(c, i / blocks, i % blocks, part);
   }
   finish(context);
-  for (int64_t n; (n = next_item(context)) < c.x.batch;) {
+  for (int64_t n; next_item(context, c.x.batch, n);) {
     const float* mine = parts + n * blocks * c.x.channels;
     c.average ? join_blocks<true, T>(c, n, mine) : join_blocks<false, T>(c, n, mine);
   }

@@ -51,7 +51,7 @@ template <class X, class Y>
 void copy_rows(const RelayoutCall& call, ThreadContext& context) {
   const int64_t *size = call.x.size, channels = call.x.channels;
   const int64_t blocks = (size[2] + kPixels - 1) / kPixels, rows = size[0] * size[1];
-  for (int64_t i; (i = next_item(context)) < call.x.batch * rows * blocks;) {
+  for (int64_t i; next_item(context, call.x.batch * rows * blocks, i);) {
     const int64_t first = i % blocks * kPixels, row = i / blocks % rows, n = i / blocks / rows;
     const int64_t z = row / size[1], line = row % size[1];
     const X* x = row_of<X>(call.x, n, z, line) + first * call.x.stride[3];

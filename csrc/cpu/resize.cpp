@@ -99,7 +99,7 @@ void resize_along(const ResizeCall& c, const S* row, int64_t step, T* out) {
 template <class T>
 void resize_rows(const ResizeCall& c, float* line, ThreadContext& context) {
   const int64_t height = c.y.size[1], depth = c.y.size[0];
-  for (int64_t i; (i = next_item(context)) < c.y.batch * depth * height;) {
+  for (int64_t i; next_item(context, c.y.batch * depth * height, i);) {
     const int64_t n = i / (depth * height), z = i / height % depth, y = i % height;
     const Source<T> source = source_of<T>(c, n, z, y);
     T* out = row_of<T>(c.y, n, z, y);

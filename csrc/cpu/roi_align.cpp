@@ -85,7 +85,7 @@ void one_bin(const RoiAlignCall& c, const float* image, const Bins& rows, const 
 void FASTNETS_ENTRY(roi_align)(const RoiAlignCall& c, ThreadContext& context) {
   using namespace FASTNETS_LEVEL;
   const int64_t height = c.y.size[1], width = c.y.size[2];
-  for (int64_t i; (i = next_item(context)) < c.y.batch * height;) {
+  for (int64_t i; next_item(context, c.y.batch * height, i);) {
     const int64_t box = i / height, bin_y = i % height;
     const float* b = c.boxes + 5 * box;
     const float* image = c.x.data + static_cast<int64_t>(b[0]) * c.x.stride[0];

@@ -104,7 +104,7 @@ void run_items(const SeparableCall& call, void* scratch, ThreadContext& context)
   const PixelPanel<T> panel(plan.depth, plan.block_pixels, arena);
   const Projection<T> to{static_cast<const T*>(call.weights), call.cout, static_cast<T*>(call.y),
                          call.epilogue, call.stream};
-  for (int64_t item; (item = next_item(context)) < plan.blocks * plan.chunks;) {
+  for (int64_t item; next_item(context, plan.blocks * plan.chunks, item);) {
     const int64_t block = item / plan.chunks, chunk = item % plan.chunks;
     const int64_t pixels = fill_panel(plan, tables, panel, plan.units * block / plan.blocks,
                                       plan.units * (block + 1) / plan.blocks);

@@ -97,7 +97,7 @@ void FASTNETS_ENTRY(upfirdn2d)(const Upfirdn2dCall& c, void* scratch, ThreadCont
   using namespace FASTNETS_LEVEL;
   float* line = static_cast<float*>(scratch) + context.thread * line_floats(c);
   const int64_t height = c.y.size[1];
-  for (int64_t i; (i = next_item(context)) < c.y.batch * height;) {
+  for (int64_t i; next_item(context, c.y.batch * height, i);) {
     const int64_t n = i / height, row = i % height;
     const Span high = span(c, 0, row);
     const float* x = row_of(c.x, n, 0, high.first);

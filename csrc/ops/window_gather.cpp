@@ -36,7 +36,7 @@ void window_gather(py::array windows, const py::array& image, const py::array& s
   const py::gil_scoped_release release;
   run_team(windows.nbytes() < kParallelBytes ? 1 : nthreads, [&](ThreadContext& context) {
     const int64_t planes = lines * to.shape[2];
-    for (int64_t plane; (plane = next_item(context)) < to.shape[0] * planes;) {
+    for (int64_t plane; next_item(context, to.shape[0] * planes, plane);) {
       const int64_t i = plane / planes, line = plane % planes / to.shape[2], z = plane % to.shape[2];
       const int64_t* p = places.data() + 4 * i;
       char* at = target + item * (i * to.strides[0] + line * to.strides[1] + z * to.strides[2]);
