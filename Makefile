@@ -5,7 +5,9 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 WHEEL = $$(echo build/wheel/fastnets-*.whl)
-KERNEL_TESTS = tests/test_ops.py tests/test_window_accumulate.py tests/test_window_gather.py -k 'not every_isa_level'
+KERNEL_TESTS = tests/test_ops.py tests/test_threads.py tests/test_window_accumulate.py tests/test_window_gather.py \
+  -k 'not every_isa_level'
+PARALLEL = -n 2 --dist worksteal
 SOURCES = $(shell find csrc kernels fastnets -type f -not -name '*.pyc') pyproject.toml
 
 .PHONY: demo test bench bench-ops bench-models lint sanitize isa clean
@@ -14,8 +16,10 @@ SOURCES = $(shell find csrc kernels fastnets -type f -not -name '*.pyc') pyproje
 demo: $(VENV)/.package
 	$(VENV)/bin/python bench/demo.py
 
+# Tests run in two processes, with one thread each where a test does not choose its own number.
+test isa sanitize: export OMP_NUM_THREADS = 1
 test: $(VENV)/.test
-	$(VENV)/bin/pytest $(PYTEST)
+	$(VENV)/bin/pytest $(PARALLEL) $(PYTEST)
 
 # Timings mean something on an idle machine only; results go to bench/results.
 bench: $(VENV)/.bench
@@ -45,12 +49,12 @@ lint: $(VENV)/.lint
 isa: $(VENV)/.test
 	levels=$$($(VENV)/bin/python -P -c 'from fastnets import _C; print(*_C.available_isas())') && \
 	for level in $$levels; do \
-	  echo "FASTNETS_ISA=$$level" && FASTNETS_ISA=$$level $(VENV)/bin/pytest -q $(KERNEL_TESTS) || exit 1; \
+	  echo "FASTNETS_ISA=$$level" && FASTNETS_ISA=$$level $(VENV)/bin/pytest -q $(PARALLEL) $(KERNEL_TESTS) || exit 1; \
 	done
 
-# The kernels under AddressSanitizer and UndefinedBehaviorSanitizer, at the level that this machine chooses (FASTNETS_ISA=avx2 make
-# sanitize: at that), the only one compiled; what torch computes is left out. The base interpreter and -P: the venv's own
-# fastnets and the source folder would hide the sanitized build.
+# The kernels under AddressSanitizer and UndefinedBehaviorSanitizer, at the level that this machine chooses
+# (FASTNETS_ISA=avx2 make sanitize: at that), the only one compiled; what torch computes is left out. The base
+# interpreter and -P: the venv's own fastnets and the source folder would hide the sanitized build.
 sanitize: $(VENV)/.test
 	level=$$($(VENV)/bin/python -P -c 'from fastnets import _C; print(_C.active_isa())') && \
 	$(PIP) install --upgrade --no-deps --target build/sanitize/site -C build-dir=build/sanitize/cmake \
@@ -59,7 +63,7 @@ sanitize: $(VENV)/.test
 	ASAN_OPTIONS=detect_leaks=0 \
 	PYTHONPATH=build/sanitize/site:$$($(VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])') \
 	$$($(VENV)/bin/python -c 'import sys; print(sys._base_executable)') -P -m pytest -q -p no:cacheprovider \
-	  $(KERNEL_TESTS) -k 'not every_isa_level and not torch'
+	  $(PARALLEL) $(KERNEL_TESTS) -k 'not every_isa_level and not torch'
 
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)
