@@ -32,7 +32,7 @@ struct ConvShape {
 
 struct ConvCall {
   ConvShape shape;
-  Element element;  // of x, y and the residual; Winograd takes floats only
+  Element element;  // of x, y and the residual
   const void* x;
   int64_t x_stride[4];  // in elements: image, z, y, x
   int64_t x_channel;    // the same of channels: 1 but for the planar kernel

@@ -27,18 +27,20 @@ FASTNETS_INLINE PanelProduct panel_product(int64_t rows) {
 
 constexpr int kMaxPoints = 6 * 6 * 6;
 
-const TileKind& tile_kind(const int tile[3]) {
-  for (const TileKind& kind : kTiles) {
+template <class T>
+const TileKind<T>& tile_kind(const int tile[3]) {
+  for (const TileKind<T>& kind : kTiles<T>) {
     if (kind.outputs[0] == tile[0] && kind.outputs[1] == tile[1] && kind.outputs[2] == tile[2]) return kind;
   }
-  return kTiles[0];
+  return kTiles<T>[0];
 }
 
-// Everything that the items of a call have in common.
+// Everything that the items of a call have in common. Elements are T, all between is in floats.
+template <class T>
 struct Plan {
   const ConvCall& call;
   const ConvShape& s;
-  const TileKind& kind;
+  const TileKind<T>& kind;
   int64_t xis;                              // points of a tile
   int64_t cin, cout;                        // of a group
   int64_t channel_blocks, vectors, panels;  // of a group
@@ -47,7 +49,7 @@ struct Plan {
   int64_t xi_stride, block_stride;  // of V: rows of a channel block, one more than there are tiles, so that
   int64_t product_stride;           // the stride is no power of two; and of M
 
-  explicit Plan(const ConvCall& c) : call(c), s(c.shape), kind(tile_kind(c.tile)) {
+  explicit Plan(const ConvCall& c) : call(c), s(c.shape), kind(tile_kind<T>(c.tile)) {
     xis = int64_t{kind.points[0]} * kind.points[1] * kind.points[2];
     cin = s.cin / s.groups, cout = s.cout / s.groups;
     channel_blocks = (cin + Vec::width - 1) / Vec::width;
@@ -76,28 +78,31 @@ struct Plan {
   int64_t moments_floats() const { return call.epilogue.moments == nullptr ? 0 : tiles * 3 * s.cout; }
   int64_t private_bytes() const {
     return (call.share ? 0 : slice_bytes<float>(v_floats())) + slice_bytes<float>(xis * product_stride) +
-           slice_bytes<float>(channel_blocks * Vec::width) + slice_bytes<int64_t>(start_count());
+           slice_bytes<T>(channel_blocks * Vec::width) + slice_bytes<int64_t>(start_count());
   }
 };
 
 // Memory of a thread; V may be that of all, and the moments of tiles are.
+template <class T>
 struct Own {
   float* moments;  // [tiles][3][cout]
   float* v;
   float* m;
-  float* zeros;        // [cin]
+  T* zeros;            // [cin]
   int64_t* starts[3];  // first output of each tile along an axis
 };
 
-Own take_memory(const Plan& plan, void* scratch, int thread) {
+template <class T>
+Own<T> take_memory(const Plan<T>& plan, void* scratch, int thread) {
   Arena shared(scratch);
   Arena arena(scratch, plan.shared_bytes() + thread * plan.private_bytes());
-  Own own{};
+  Own<T> own{};
   own.moments = shared.take<float>(plan.moments_floats());
-  own.v = (plan.call.share ? shared : arena).take<float>(plan.v_floats());
+  Arena& of_v = plan.call.share ? shared : arena;
+  own.v = of_v.take<float>(plan.v_floats());
   own.m = arena.take<float>(plan.xis * plan.product_stride);
-  own.zeros = arena.take<float>(plan.channel_blocks * Vec::width);
-  for (int64_t i = 0; i < plan.channel_blocks * Vec::width; ++i) own.zeros[i] = 0.0F;
+  own.zeros = arena.take<T>(plan.channel_blocks * Vec::width);
+  for (int64_t i = 0; i < plan.channel_blocks * Vec::width; ++i) own.zeros[i] = T{};
   int64_t* next = arena.take<int64_t>(plan.start_count());
   for (int axis = 0; axis < 3; ++axis) {
     own.starts[axis] = next;
@@ -113,7 +118,8 @@ struct Tile {
   int64_t image, at[3];  // first output along each axis
 };
 
-FASTNETS_INLINE Tile tile_at(const Plan& plan, const Own& own, int64_t index) {
+template <class T>
+FASTNETS_INLINE Tile tile_at(const Plan<T>& plan, const Own<T>& own, int64_t index) {
   Tile tile{};
   for (int axis = 2; axis >= 0; --axis) {
     tile.at[axis] = own.starts[axis][index % plan.axis_tiles[axis]];
@@ -124,24 +130,26 @@ FASTNETS_INLINE Tile tile_at(const Plan& plan, const Own& own, int64_t index) {
 }
 
 // How many outputs along an axis a tile makes whose first one is `at`.
-FASTNETS_INLINE int64_t outputs_at(const Plan& plan, int axis, int64_t at) {
+template <class T>
+FASTNETS_INLINE int64_t outputs_at(const Plan<T>& plan, int axis, int64_t at) {
   const int64_t step = plan.s.dilation[axis];
   return least(plan.kind.outputs[axis], (plan.s.out[axis] - at + step - 1) / step);
 }
 
 // The pixels of x under a tile, in the order of its points.
-FASTNETS_INLINE void find_pixels(const Plan& plan, const Own& own, int64_t index, int64_t group,
-                                 const float** pixel) {
+template <class T>
+FASTNETS_INLINE void find_pixels(const Plan<T>& plan, const Own<T>& own, int64_t index, int64_t group,
+                                 const T** pixel) {
   const ConvShape& s = plan.s;
   const int64_t* stride = plan.call.x_stride;
   const Tile tile = tile_at(plan, own, index);
-  const float* x = static_cast<const float*>(plan.call.x) + tile.image * stride[0] + group * plan.cin;
+  const T* x = static_cast<const T*>(plan.call.x) + tile.image * stride[0] + group * plan.cin;
   for (int i = 0; i < plan.kind.points[0]; ++i) {
     const int64_t z = tile.at[0] * s.stride[0] - s.pad[0] + i * s.dilation[0];
     for (int j = 0; j < plan.kind.points[1]; ++j) {
       const int64_t y = tile.at[1] * s.stride[1] - s.pad[1] + j * s.dilation[1];
       const bool inside = z >= 0 && z < s.in[0] && y >= 0 && y < s.in[1];
-      const float* line = x + z * stride[1] + y * stride[2];
+      const T* line = x + z * stride[1] + y * stride[2];
       for (int k = 0; k < plan.kind.points[2]; ++k) {
         const int64_t column = tile.at[2] * s.stride[2] - s.pad[2] + k * s.dilation[2];
         *pixel++ = inside && column >= 0 && column < s.in[2] ? line + column * stride[3] : own.zeros;
@@ -151,21 +159,22 @@ FASTNETS_INLINE void find_pixels(const Plan& plan, const Own& own, int64_t index
 }
 
 // Transforms the tiles first + [from, to) into rows [from, to) of V.
-void fill_v(const Plan& plan, const Own& own, int64_t group, int64_t first, int64_t from, int64_t to) {
-  const float* pixels[2][kMaxPoints];
+template <class T>
+void fill_v(const Plan<T>& plan, const Own<T>& own, int64_t group, int64_t first, int64_t from, int64_t to) {
+  const T* pixels[2][kMaxPoints];
   find_pixels(plan, own, first + from, group, pixels[0]);
   for (int64_t t = from; t < to; ++t) {
-    const float** const now = pixels[(t - from) % 2];
-    const float** const next = pixels[(t - from + 1) % 2];
+    const T** const now = pixels[(t - from) % 2];
+    const T** const next = pixels[(t - from + 1) % 2];
     const bool more = first + t + 1 < plan.tiles;
     if (more) find_pixels(plan, own, first + t + 1, group, next);
-    const TileSource source{now, more ? next : nullptr, plan.cin};
+    const TileSource<T> source{now, more ? next : nullptr, plan.cin};
     plan.kind.input(source, own.v + t * Vec::width, plan.xi_stride, plan.block_stride);
   }
 }
 
-template <class Kind>
-FASTNETS_INLINE void multiply_panel(Kind, const Plan& plan, const Own& own, const float* weights,
+template <class Kind, class T>
+FASTNETS_INLINE void multiply_panel(Kind, const Plan<T>& plan, const Own<T>& own, const float* weights,
                                     int64_t count) {
   const RowCut cut(count);
   constexpr int64_t kLanes = Kind::kVectors * Vec::width;
@@ -180,7 +189,9 @@ FASTNETS_INLINE void multiply_panel(Kind, const Plan& plan, const Own& own, cons
 }
 
 // One panel of output channels of the tiles [first, first + count), whose transforms are in V.
-void run_panel(const Plan& plan, const Own& own, int64_t group, int64_t panel, int64_t first, int64_t count) {
+template <class T>
+void run_panel(const Plan<T>& plan, const Own<T>& own, int64_t group, int64_t panel, int64_t first,
+               int64_t count) {
   const ConvCall& call = plan.call;
   const Epilogue& epilogue = call.epilogue;
   const int64_t done = panel * kPanelVectors * Vec::width;
@@ -193,11 +204,10 @@ void run_panel(const Plan& plan, const Own& own, int64_t group, int64_t panel, i
   const bool more = Clamp(epilogue).more;
   for (int64_t t = 0; t < count; ++t) {
     const Tile tile = tile_at(plan, own, first + t);
-    TileTarget target{};
-    target.y = static_cast<float*>(call.y) + tile.image * call.y_stride[0];
+    TileTarget<T> target{};
+    target.y = static_cast<T*>(call.y) + tile.image * call.y_stride[0];
     if (epilogue.residual != nullptr) {
-      target.residual =
-          static_cast<const float*>(epilogue.residual) + tile.image * epilogue.residual_stride[0];
+      target.residual = static_cast<const T*>(epilogue.residual) + tile.image * epilogue.residual_stride[0];
     }
     for (int axis = 0; axis < 3; ++axis) {
       const int64_t step = plan.s.dilation[axis];
@@ -225,7 +235,8 @@ void run_panel(const Plan& plan, const Own& own, int64_t group, int64_t panel, i
   }
 }
 
-void run_own_blocks(const Plan& plan, const Own& own, ThreadContext& context) {
+template <class T>
+void run_own_blocks(const Plan<T>& plan, const Own<T>& own, ThreadContext& context) {
   const int64_t blocks = plan.blocks();
   for (int64_t item; next_item(context, blocks * plan.s.groups, item);) {
     const int64_t group = item / blocks, first = item % blocks * plan.call.block;
@@ -237,7 +248,8 @@ void run_own_blocks(const Plan& plan, const Own& own, ThreadContext& context) {
   finish(context);
 }
 
-void run_shared_blocks(const Plan& plan, const Own& own, ThreadContext& context) {
+template <class T>
+void run_shared_blocks(const Plan<T>& plan, const Own<T>& own, ThreadContext& context) {
   constexpr int64_t kTilesAnItem = 4;
   for (int64_t group = 0; group < plan.s.groups; ++group) {
     for (int64_t first = 0; first < plan.tiles; first += plan.call.block) {
@@ -257,7 +269,8 @@ void run_shared_blocks(const Plan& plan, const Own& own, ThreadContext& context)
 }
 
 // Mean and variance of each image from those of its tiles, some channels an item.
-void join_tiles(const Plan& plan, const Own& own, ThreadContext& context) {
+template <class T>
+void join_tiles(const Plan<T>& plan, const Own<T>& own, ThreadContext& context) {
   constexpr int64_t kChannels = 16;
   const int64_t cout = plan.s.cout, parts = (cout + kChannels - 1) / kChannels;
   const int64_t tiles = plan.s.batch == 0 ? 0 : plan.tiles / plan.s.batch;
@@ -289,24 +302,34 @@ void join_tiles(const Plan& plan, const Own& own, ThreadContext& context) {
   finish(context);
 }
 
-}  // namespace
-}  // namespace FASTNETS_LEVEL
-
-int64_t FASTNETS_ENTRY(conv_winograd_scratch)(const ConvCall& call, int threads) {
-  const FASTNETS_LEVEL::Plan plan(call);
-  return plan.shared_bytes() + threads * plan.private_bytes();
-}
-
-void FASTNETS_ENTRY(conv_winograd)(const ConvCall& call, void* scratch, ThreadContext& context) {
-  using namespace FASTNETS_LEVEL;
-  const Plan plan(call);
-  const Own own = take_memory(plan, scratch, context.thread);
+template <class T>
+void run(const ConvCall& call, void* scratch, ThreadContext& context) {
+  const Plan<T> plan(call);
+  const Own<T> own = take_memory(plan, scratch, context.thread);
   if (call.share) {
     run_shared_blocks(plan, own, context);
   } else {
     run_own_blocks(plan, own, context);
   }
   if (call.epilogue.moments != nullptr) join_tiles(plan, own, context);
+}
+
+}  // namespace
+}  // namespace FASTNETS_LEVEL
+
+int64_t FASTNETS_ENTRY(conv_winograd_scratch)(const ConvCall& call, int threads) {
+  using namespace FASTNETS_LEVEL;
+  int64_t bytes = 0;
+  with_element(call.element, [&](auto zero) {
+    const Plan<decltype(zero)> plan(call);
+    bytes = plan.shared_bytes() + threads * plan.private_bytes();
+  });
+  return bytes;
+}
+
+void FASTNETS_ENTRY(conv_winograd)(const ConvCall& call, void* scratch, ThreadContext& context) {
+  using namespace FASTNETS_LEVEL;
+  with_element(call.element, [&](auto zero) { run<decltype(zero)>(call, scratch, context); });
 }
 
 }  // namespace fastnets

@@ -139,15 +139,16 @@ struct Axis<6> {
 
 // Pixels of the input that a tile reads, and of the one after it, which are fetched while this one is
 // computed.
+template <class T>
 struct TileSource {
-  const float* const* pixel;  // [points of z][of y][of x]: first channel; outside of the input, zeros
-  const float* const* next;   // the same for the next tile, or null
+  const T* const* pixel;  // [points of z][of y][of x]: first channel; outside of the input, zeros
+  const T* const* next;   // the same for the next tile, or null
   int64_t channels;
 };
 
 // v[xi * xi_stride] = the transformed tile, for `lanes` channels from c on.
-template <int kZ, int kY, int kX, class V>
-FASTNETS_INLINE void transform_channels(const TileSource& source, int64_t c, int lanes, float* v,
+template <int kZ, int kY, int kX, class V, class T>
+FASTNETS_INLINE void transform_channels(const TileSource<T>& source, int64_t c, int lanes, float* v,
                                         int64_t xi_stride) {
   constexpr int kPz = Axis<kZ>::kPoints, kPy = Axis<kY>::kPoints, kPx = Axis<kX>::kPoints;
   constexpr int kPlane = kPy * kPx;
@@ -187,8 +188,8 @@ FASTNETS_INLINE void transform_channels(const TileSource& source, int64_t c, int
 }
 
 // v[channel block * block_stride + xi * xi_stride] = the transformed tile, Vec::width channels a block.
-template <int kZ, int kY, int kX>
-__attribute__((noinline)) void transform_input(const TileSource& source, float* v, int64_t xi_stride,
+template <int kZ, int kY, int kX, class T>
+__attribute__((noinline)) void transform_input(const TileSource<T>& source, float* v, int64_t xi_stride,
                                                int64_t block_stride) {
   constexpr int kPx = Axis<kX>::kPoints, kLines = Axis<kZ>::kPoints * Axis<kY>::kPoints;
   for (int64_t c = 0; c < source.channels; c += Vec::width, v += block_stride) {
@@ -196,7 +197,7 @@ __attribute__((noinline)) void transform_input(const TileSource& source, float* 
     // Fetched one block of channels ahead, into L2: L1 loses them before they are used, as rows are often a
     // multiple of 4 KiB apart (56 pixels of 64 channels, 512 of 128). Layers ran 5 to 18 % slower by that.
     const bool last = c + Vec::width >= source.channels;
-    const float* const* const ahead = last ? source.next : source.pixel;
+    const T* const* const ahead = last ? source.next : source.pixel;
     if (ahead != nullptr) {
       const int64_t to = last ? 0 : c + Vec::width;
       for (int line = 0; line < kLines; ++line) {  // the first columns are those of the tile before
@@ -215,10 +216,11 @@ __attribute__((noinline)) void transform_input(const TileSource& source, float* 
 
 // Where the outputs of a tile go: output (i, j, k) of `size` is at y + i stride[0] + j stride[1] + k
 // stride[2].
+template <class T>
 struct TileTarget {
-  float* y;
+  T* y;
   int64_t stride[3];
-  const float* residual;  // or null
+  const T* residual;  // or null
   int64_t residual_stride[3];
   int64_t size[3];  // less than a whole tile at the end of an axis
   int64_t channel, lanes;
@@ -249,7 +251,8 @@ struct TileMoments {
     squares = fma(delta * delta, V::set(share * count), squares);
     count += outputs;
   }
-  FASTNETS_INLINE void store(const TileTarget& t, int64_t channel, int lanes) const {
+  template <class T>
+  FASTNETS_INLINE void store(const TileTarget<T>& t, int64_t channel, int lanes) const {
     first.store(t.moments + channel, lanes);
     mean.store(t.moments + t.channels + channel, lanes);
     squares.store(t.moments + 2 * t.channels + channel, lanes);
@@ -257,14 +260,14 @@ struct TileMoments {
 };
 
 // One row of outputs along x through the epilogue.
-template <int kX, class V>
-FASTNETS_INLINE void store_line(const V* line, const TileTarget& t, int64_t z, int64_t y, int64_t channel,
+template <int kX, class V, class T>
+FASTNETS_INLINE void store_line(const V* line, const TileTarget<T>& t, int64_t z, int64_t y, int64_t channel,
                                 int lanes, const ChannelTermsOf<V>& terms, const ClampOf<V>& clamp,
                                 TileMoments<V>& moments) {
-  float* to = t.y + z * t.stride[0] + y * t.stride[1] + channel;
-  const float* residual = t.residual == nullptr
-                              ? nullptr
-                              : t.residual + z * t.residual_stride[0] + y * t.residual_stride[1] + channel;
+  T* to = t.y + z * t.stride[0] + y * t.stride[1] + channel;
+  const T* residual = t.residual == nullptr
+                          ? nullptr
+                          : t.residual + z * t.residual_stride[0] + y * t.residual_stride[1] + channel;
   if (t.size[2] == kX && residual == nullptr) {
     if (t.stream) {
 #pragma GCC unroll 8
@@ -295,8 +298,8 @@ FASTNETS_INLINE void store_line(const V* line, const TileTarget& t, int64_t z, i
 }
 
 // `lanes` channels of a tile: m[xi * xi_stride] and on are their products.
-template <int kZ, int kY, int kX, class V>
-FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const TileTarget& t,
+template <int kZ, int kY, int kX, class V, class T>
+FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const TileTarget<T>& t,
                                         int64_t channel, int lanes, const Epilogue& epilogue) {
   constexpr int kPz = Axis<kZ>::kPoints, kPy = Axis<kY>::kPoints, kPx = Axis<kX>::kPoints;
   constexpr int kPlane = kPy * kPx;
@@ -339,8 +342,8 @@ FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const
 }
 
 // m[xi * xi_stride + lane]: the products of a tile with a panel, of which t.lanes are channels.
-template <int kZ, int kY, int kX>
-__attribute__((noinline)) void transform_output(const float* m, int64_t xi_stride, const TileTarget& t,
+template <int kZ, int kY, int kX, class T>
+__attribute__((noinline)) void transform_output(const float* m, int64_t xi_stride, const TileTarget<T>& t,
                                                 const Epilogue& epilogue) {
   for (int64_t done = 0; done < t.lanes; done += Vec::width, m += Vec::width) {
     const int lanes = static_cast<int>(least(Vec::width, t.lanes - done));
@@ -352,27 +355,26 @@ __attribute__((noinline)) void transform_output(const float* m, int64_t xi_strid
   }
 }
 
-using InputTransform = void (*)(const TileSource&, float*, int64_t, int64_t);
-using OutputTransform = void (*)(const float*, int64_t, const TileTarget&, const Epilogue&);
-
-// A kind of tile, its number of points along each axis, and its transforms.
+// A kind of tile, its number of points along each axis, and its transforms from and to elements T.
+template <class T>
 struct TileKind {
   int outputs[3], points[3];
-  InputTransform input;
-  OutputTransform output;
+  void (*input)(const TileSource<T>&, float*, int64_t, int64_t);
+  void (*output)(const float*, int64_t, const TileTarget<T>&, const Epilogue&);
 };
 
 #define FASTNETS_TILE(z, y, x)                             \
   {{z, y, x},                                              \
    {Axis<z>::kPoints, Axis<y>::kPoints, Axis<x>::kPoints}, \
-   transform_input<z, y, x>,                               \
-   transform_output<z, y, x>}
+   transform_input<z, y, x, T>,                            \
+   transform_output<z, y, x, T>}
 
 // Kernels 3x3 and 3x3x3, and 1x3; 3x1 and others come to these by exchanging axes.
-constexpr TileKind kTiles[] = {FASTNETS_TILE(1, 1, 2), FASTNETS_TILE(1, 1, 4), FASTNETS_TILE(1, 1, 6),
-                               FASTNETS_TILE(1, 2, 2), FASTNETS_TILE(1, 3, 3), FASTNETS_TILE(1, 4, 4),
-                               FASTNETS_TILE(1, 6, 6), FASTNETS_TILE(2, 2, 2), FASTNETS_TILE(2, 4, 4),
-                               FASTNETS_TILE(4, 4, 4)};
+template <class T>
+constexpr TileKind<T> kTiles[] = {FASTNETS_TILE(1, 1, 2), FASTNETS_TILE(1, 1, 4), FASTNETS_TILE(1, 1, 6),
+                                  FASTNETS_TILE(1, 2, 2), FASTNETS_TILE(1, 3, 3), FASTNETS_TILE(1, 4, 4),
+                                  FASTNETS_TILE(1, 6, 6), FASTNETS_TILE(2, 2, 2), FASTNETS_TILE(2, 4, 4),
+                                  FASTNETS_TILE(4, 4, 4)};
 
 }  // namespace
 }  // namespace FASTNETS_LEVEL

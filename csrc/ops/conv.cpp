@@ -63,9 +63,9 @@ class PackedConv {
       require(groups == 1 && kernel_ == Axes{1, 1, 1}, "conv: narrow needs one group and a kernel of 1");
       pack_narrow(w, lanes);
     } else if (algorithm == "winograd") {
-      require(element_ == Element::float32,
-              "conv: winograd needs float32: bfloat16 would lose too many digits");
       require_tile(w);
+      const std::vector<float> floats = floats_of(w);  // its transforms would lose digits in bfloat16
+      w.values = floats.data(), w.element = Element::float32;
       pack(packed_winograd_elements(w, tile_, lanes) * kFloat, nthreads,
            [&](void* to, ThreadContext& context) {
              pack_winograd(w, tile_, lanes, static_cast<float*>(to), context);
@@ -144,8 +144,8 @@ class PackedConv {
  private:
   // Where mean and variance go, (batch, cout, 2).
   double* moments_of(const py::array& moments, const AnyPixels& y, Activation activation) const {
-    require(algorithm_ == "winograd" && activation <= Activation::clamp,
-            "conv: only winograd makes moments, of results with no activation or one that clamps");
+    require(algorithm_ == "winograd" && element_ == Element::float32 && activation <= Activation::clamp,
+            "conv: only winograd makes moments, of float32 results with no activation or one that clamps");
     require_array<double>(moments, kOp, "moments", 3);
     require_shape(moments, {y.batch, y.channels, 2}, kOp, "moments", "(batch, cout, 2)");
     require((moments.flags() & py::array::c_style) != 0 && moments.writeable(),
@@ -258,6 +258,10 @@ void register_conv(py::module_& m) {
            py::arg("activation"), py::arg("alpha"), py::arg("beta"), py::arg("moments"), py::arg("block"),
            py::arg("share"), py::arg("stream"), py::arg("nthreads"));
   m.def("conv_lanes", [] { return FASTNETS_CALL(conv_lanes)(); });
+  m.def(
+      "conv_steps",
+      [](bool bf16) { return FASTNETS_CALL(conv_steps)(bf16 ? Element::bfloat16 : Element::float32); },
+      py::arg("bf16"));
 }
 
 }  // namespace fastnets

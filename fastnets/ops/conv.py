@@ -46,8 +46,8 @@ def conv(
         padding: zeros on both sides of each axis: one number, one an axis, or pairs (before, after).
         residual: added before the activation; the shape of the result.
         activation, parameters: see fastnets.ops.epilogue.
-        implementation: "winograd" (CPU, float32), "planar", "narrow", "depthwise", "grouped", "product" (CPU,
-            float32 or bfloat16), "triton_depthwise", "triton_product" (GPU) or "torch"; None takes the fastest.
+        implementation: "winograd", "planar", "narrow", "depthwise", "grouped", "product" (CPU, float32 or
+            bfloat16), "triton_depthwise", "triton_product" (GPU) or "torch"; None takes the fastest.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.

@@ -126,8 +126,6 @@ def candidates(shape: ConvShape, nthreads: int, algorithm: str | None = None) ->
 
 def winograd_refusal(shape: ConvShape) -> str | None:
     """Why Winograd's algorithm cannot run `shape`."""
-    if shape.itemsize != 4:
-        return "x is bfloat16; it needs float32, because its transforms would lose too many digits"
     if any(k not in (1, 3) for k in shape.kernel) or shape.kernel == (1, 1, 1):
         return f"kernel is {shape.kernel}; it needs 3 along some axes and 1 along the others"
     if shape.stride != (1, 1, 1) and not _is_strided(shape):
@@ -201,6 +199,7 @@ def tiles_of(shape: ConvShape) -> tuple[Axes, ...]:
 # they reach, and what gathering a pixel, or transforming a point of a tile, costs for each vector of channels.
 # Fitted to measurements on Zen 4: of 40 layers, 36 ran within 10 % of the best tile and block.
 _GATHER, _INPUT, _OUTPUT = 2.0, 4.0, 3.0
+_PAIRS = 3.0  # of a tap in bfloat16, more than of one in float32
 _PRODUCT_SHARE, _WINOGRAD_SHARE, _PLANAR_SHARE = 0.85, 0.9, 0.9
 _COPY = 0.5  # of an element of a line: less from a line, more from pixels
 _JOIN = 3.0  # the sums of an output over the lanes, and its store
@@ -219,9 +218,11 @@ def _vectors(channels: int) -> int:
 
 def _product_cost(shape: ConvShape) -> float:
     taps, inputs, outputs = math.prod(shape.kernel), shape.cin // shape.groups, shape.cout // shape.groups
-    multiply = shape.pixels * taps * inputs * _vectors(outputs) / _PRODUCT_SHARE
-    gather = shape.pixels * taps * _vectors(inputs) * _GATHER if taps > 1 else 0.0
-    return shape.groups * (multiply + gather + taps * inputs * _vectors(outputs) * _FETCH)
+    steps = _C.conv_steps(shape.itemsize == 2)
+    multiply = shape.pixels * taps * inputs * _vectors(outputs) / (steps * _PRODUCT_SHARE)
+    gather = (_PAIRS if steps > 1 else 0.0) + -(-_vectors(inputs) // steps) * _GATHER
+    fetch = taps * inputs * _vectors(outputs) * _FETCH * shape.itemsize / 4
+    return shape.groups * (multiply + (shape.pixels * taps * gather if taps > 1 else 0.0) + fetch)
 
 
 def _planar_cost(shape: ConvShape) -> float:
@@ -272,20 +273,20 @@ def _product(shape: ConvShape, nthreads: int) -> ConvConfig:
     row = math.prod(shape.kernel) * shape.cin // shape.groups
     # 4: half an L1 of 1x1 pixels. Splitting the output channels is left to the kernel (Plan::chunks).
     block = _block(shape.pixels, _BLOCK_BYTES // (shape.itemsize * row), 1, 4, 1)
-    return ConvConfig("product", block=block, stream=streams(_out_bytes(shape), nthreads))
+    return ConvConfig("product", block=block, stream=_streams(shape, nthreads))
 
 
 def _planar(shape: ConvShape, nthreads: int) -> ConvConfig:
     rows, length = shape.batch * shape.out[0] * shape.out[1], shape.out[2]
     parts = max(-(-length // (16 * _rows())), 1 if nthreads == 1 else -(-8 * nthreads // max(1, rows)))
-    return ConvConfig("planar", block=max(_rows(), -(-length // parts)), stream=streams(_out_bytes(shape), nthreads))
+    return ConvConfig("planar", block=max(_rows(), -(-length // parts)), stream=_streams(shape, nthreads))
 
 
 def _winograd(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
     lanes, points, tiles = _C.conv_lanes(), _points(tile), _tile_count(shape, tile)
     inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
     row = points * _vectors(inputs) * lanes
-    stream = streams(_out_bytes(shape), nthreads)
+    stream = _streams(shape, nthreads)
     # Reading the weights once for all threads pays where an item of each thread's own would be small, or the
     # weights are large; it needs panels of output channels (2 vectors each) for all threads.
     few = tiles < 4 * _rows() * nthreads
@@ -303,10 +304,15 @@ def _out_bytes(shape: ConvShape) -> int:
     return shape.itemsize * shape.pixels * shape.cout
 
 
-def streams(out_bytes: int, nthreads: int) -> bool:
+def _streams(shape: ConvShape, nthreads: int) -> bool:
+    return streams(shape.pixels * shape.cout, shape.itemsize, nthreads)
+
+
+def streams(out_elements: int, itemsize: int, nthreads: int) -> bool:
     """Whether a kernel that multiplies a lot stores its output past the caches: where the threads' L2 do not hold it.
 
     The next layer then reads it from L3 or memory in any case, and a store to L3 reads the line first. Against a
-    threshold of half of L3, networks ran up to 7 % faster, and dilated ones 22 %.
+    threshold of half of L3, networks ran up to 7 % faster, and dilated ones 22 %. A vector of bfloat16 is half a cache
+    line, of which the store waits for the other half: layers ran 1 to 8 % slower.
     """
-    return out_bytes > nthreads * cache_bytes(2)
+    return itemsize == 4 and out_elements * itemsize > nthreads * cache_bytes(2)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from fastnets import _C
@@ -208,7 +209,8 @@ def run(
 ) -> Tensor:
     """The convolution of `call` by weights that `pack` made of its own; its moments as PackedConv has them."""
     weights, config = packed
-    along = config.algorithm == "winograd" and call.activation.clamps  # the kernel makes them along the way
+    # The kernel makes them along the way, of float32 results, which are not rounded after that.
+    along = config.algorithm == "winograd" and call.activation.clamps and call.x.dtype == torch.float32
     window = call.window
     out = empty_channels_last(call.x, call.out_shape) if call.out is None else call.out
     residual = None if call.residual is None else array5(channels_last(call.residual))

@@ -205,7 +205,7 @@ def _run(call: ConvTransposeCall) -> Tensor:
         activation=call.activation.number,
         alpha=call.activation.alpha,
         beta=call.activation.beta,
-        stream=streams(out.element_size() * out.numel(), threads()),
+        stream=streams(out.numel(), out.element_size(), threads()),
         nthreads=threads(),
     )
     return out

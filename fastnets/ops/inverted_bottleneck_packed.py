@@ -191,7 +191,7 @@ def run(call: InvertedBottleneckCall, packed: _C.PackedInvertedBottleneck) -> Te
         between=middle,
         after=after,
         residual=None if call.residual is None else array5(channels_last(call.residual)),
-        stream=streams(out.element_size() * out.numel(), threads()),
+        stream=streams(out.numel(), out.element_size(), threads()),
         nthreads=threads(),
     )
     return out

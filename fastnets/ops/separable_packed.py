@@ -185,7 +185,7 @@ def run(call: SeparableCall, packed: _C.PackedSeparable) -> Tensor:
         after=(None, floats_of(call.bias), after.number, after.alpha, after.beta),
         residual=None if call.residual is None else array5(channels_last(call.residual)),
         block=call.block or min(_MOST_PIXELS, max(_LEAST_PIXELS, fitting)),
-        stream=streams(out.element_size() * out.numel(), threads()),
+        stream=streams(out.numel(), out.element_size(), threads()),
         nthreads=threads(),
     )
     return out
