@@ -7,7 +7,7 @@ import torch
 from harness import thread_count
 
 from fastnets import _C
-from fastnets.ops.activation import OP, ActivationCall
+from fastnets.ops.activation import OP, ActivationCall, activation
 from fastnets.ops.epilogue import activation_of
 
 NATIVE = next(implementation for implementation in OP.implementations if implementation.name == "native")
@@ -50,3 +50,8 @@ def test_in_calls(rows: int, threads: int) -> None:
         for _ in range(LOOPS):
             NATIVE.run(call)
     check(frame)
+
+
+def test_more_items_than_are_counted_are_refused() -> None:
+    with pytest.raises(ValueError, match="x has 16777216 rows of pixels: pass at most 16777215 at a time"):
+        activation(torch.empty(1 << 24, 1, 1), "relu", implementation="native")

@@ -15,10 +15,13 @@ namespace fastnets {
 // Below this many elements a call costs less than waking the other threads.
 constexpr int64_t kParallelElements = 1 << 15;
 constexpr int64_t kParallelProducts = 1 << 18;  // the same in multiplications
+// Kernels share rows of pixels out to threads, who count them in 24 bits (common/threads.h).
+constexpr int64_t kMostRows = (1 << 24) - 1;
 
 // Batch, channels, size and strides of `array`, (N, C, z, y, x).
 template <class T>
-void set_sizes(PixelsOf<T>& pixels, const pybind11::array& array) {
+void set_sizes(PixelsOf<T>& pixels, const pybind11::array& array, const std::string& op,
+               const std::string& name) {
   pixels.data = static_cast<T*>(const_cast<void*>(array.data()));
   pixels.batch = array.shape(0), pixels.channels = array.shape(1);
   pixels.stride[0] = element_stride(array, 0);
@@ -26,6 +29,9 @@ void set_sizes(PixelsOf<T>& pixels, const pybind11::array& array) {
     pixels.size[i] = array.shape(2 + i);
     pixels.stride[i + 1] = element_stride(array, 2 + i);
   }
+  const int64_t rows = pixels.batch * pixels.size[0] * pixels.size[1];
+  require(rows <= kMostRows, op + ": " + name + " has " + std::to_string(rows) +
+                                 " rows of pixels: pass at most " + std::to_string(kMostRows) + " at a time");
 }
 
 // The same, with the channels of each pixel adjacent.
@@ -34,7 +40,7 @@ void set_geometry(PixelsOf<T>& pixels, const pybind11::array& array, const std::
                   const std::string& name) {
   require(array.size() == 0 || array.shape(1) == 1 || element_stride(array, 1) == 1,
           op + ": " + name + " must have its channels adjacent: pass a channels-last copy");
-  set_sizes(pixels, array);
+  set_sizes(pixels, array, op, name);
 }
 
 inline void require_output(const pybind11::array& array, const std::string& op, const std::string& name) {

@@ -92,7 +92,7 @@ class PackedConv {
     require_elements(x, kOp, "x", 5, element_);
     ConstAnyPixels from{};
     if (algorithm_ == "planar") {
-      set_sizes(from, x);
+      set_sizes(from, x, kOp, "x");
     } else {
       set_geometry(from, x, kOp, "x");
     }

@@ -15,8 +15,8 @@ void relayout(const py::array& x, const py::array& out, int nthreads) {
   call.x.element = require_elements(x, kOp, "x", 5);
   call.y.element = require_elements(out, kOp, "out", 5);
   require_output(out, kOp, "out");
-  set_sizes(call.x, x);
-  set_sizes(call.y, out);
+  set_sizes(call.x, x, kOp, "x");
+  set_sizes(call.y, out, kOp, "out");
   require_same_channels(call.x, call.y, kOp);
   require_same_size(call.x, call.y, kOp);
   call.x_channel = element_stride(x, 1), call.y_channel = element_stride(out, 1);
