@@ -10,6 +10,8 @@ namespace {
 // of y: both its lines and columns stay in L1.
 constexpr int64_t kPixels = 64, kChannels = 32;
 
+constexpr int64_t kItem = 1 << 13;  // elements: with fewer, taking an item costs more than the copy
+
 // to[minor * to_step + major] = from[major * from_step + minor], through a tile.
 template <class X, class Y>
 FASTNETS_INLINE void transpose(const X* from, int64_t from_step, Y* to, int64_t to_step, int64_t major,
@@ -25,6 +27,17 @@ FASTNETS_INLINE void transpose(const X* from, int64_t from_step, Y* to, int64_t 
   }
 }
 
+// `count` lines of `length` elements.
+template <class X, class Y>
+FASTNETS_INLINE void copy_lines(const X* from, int64_t from_step, Y* to, int64_t to_step, int64_t count,
+                                int64_t length) {
+  for (int64_t i = 0; i < count; ++i) {
+    each_vector(length, [&](int64_t k, int lanes) {
+      store_lanes(load_lanes(from + i * from_step + k, lanes), to + i * to_step + k, lanes);
+    });
+  }
+}
+
 template <class X, class Y>
 void copy_tile(const RelayoutCall& call, const X* x, Y* y, int64_t pixels, int64_t channels) {
   const int64_t x_pixel = call.x.stride[3], y_pixel = call.y.stride[3];
@@ -33,11 +46,9 @@ void copy_tile(const RelayoutCall& call, const X* x, Y* y, int64_t pixels, int64
   } else if (call.x_channel == 1 && y_pixel == 1) {
     transpose(x, x_pixel, y, call.y_channel, pixels, channels);
   } else if (x_pixel == 1 && y_pixel == 1) {
-    for (int64_t c = 0; c < channels; ++c) {
-      each_vector(pixels, [&](int64_t i, int lanes) {
-        store_lanes(load_lanes(x + c * call.x_channel + i, lanes), y + c * call.y_channel + i, lanes);
-      });
-    }
+    copy_lines(x, call.x_channel, y, call.y_channel, channels, pixels);
+  } else if (call.x_channel == 1 && call.y_channel == 1) {
+    copy_lines(x, x_pixel, y, y_pixel, pixels, channels);
   } else {
     for (int64_t c = 0; c < channels; ++c) {
       for (int64_t i = 0; i < pixels; ++i) {
@@ -50,15 +61,20 @@ void copy_tile(const RelayoutCall& call, const X* x, Y* y, int64_t pixels, int64
 template <class X, class Y>
 void copy_rows(const RelayoutCall& call, ThreadContext& context) {
   const int64_t *size = call.x.size, channels = call.x.channels;
-  const int64_t blocks = (size[2] + kPixels - 1) / kPixels, rows = size[0] * size[1];
+  const int64_t each = channels * kPixels >= kItem ? kPixels : kItem / (channels * kPixels + 1) * kPixels;
+  const int64_t blocks = (size[2] + each - 1) / each, rows = size[0] * size[1];
   for (int64_t i; next_item(context, call.x.batch * rows * blocks, i);) {
-    const int64_t first = i % blocks * kPixels, row = i / blocks % rows, n = i / blocks / rows;
+    const int64_t first = i % blocks * each, end = least(size[2], first + each), row = i / blocks % rows,
+                  n = i / blocks / rows;
     const int64_t z = row / size[1], line = row % size[1];
-    const X* x = row_of<X>(call.x, n, z, line) + first * call.x.stride[3];
-    Y* y = row_of<Y>(call.y, n, z, line) + first * call.y.stride[3];
-    for (int64_t c = 0; c < channels; c += kChannels) {
-      copy_tile(call, x + c * call.x_channel, y + c * call.y_channel, least(kPixels, size[2] - first),
-                least(kChannels, channels - c));
+    const X* x = row_of<X>(call.x, n, z, line);
+    Y* y = row_of<Y>(call.y, n, z, line);
+    for (int64_t at = first; at < end; at += kPixels) {
+      for (int64_t c = 0; c < channels; c += kChannels) {
+        copy_tile(call, x + at * call.x.stride[3] + c * call.x_channel,
+                  y + at * call.y.stride[3] + c * call.y_channel, least(kPixels, end - at),
+                  least(kChannels, channels - c));
+      }
     }
   }
 }

@@ -42,9 +42,18 @@ def lay_out(graph: Graph, *, any_order: bool = True) -> Layouts:
 
 def _layout_of_input(node: Node, graph: Graph, any_order: bool) -> Tensor:
     """As callers mostly have it, where all its readers can take that."""
+    return _fresh(node, last=any_order and _is_read_in_any_order(node, graph))
+
+
+def _is_read_in_any_order(node: Node, graph: Graph) -> bool:
+    """Whether all readers take the value however it lies, or make one that is read so of it, as a cast does."""
     readers = [reader for reader in graph.nodes if node in reader.inputs]
-    last = any_order and bool(readers) and all(_takes_any_order(reader, node) for reader in readers)
-    return _fresh(node, last=last)
+
+    def takes(reader: Node) -> bool:
+        keeps = isinstance(reader.kernel, OpKernel) and reader.kernel.channel_axis is None and len(reader.inputs) == 1
+        return _is_read_in_any_order(reader, graph) if keeps else _takes_any_order(reader, node)
+
+    return bool(readers) and all(map(takes, readers))
 
 
 def _takes_any_order(node: Node, source: Node) -> bool:
