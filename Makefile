@@ -54,7 +54,8 @@ isa: $(VENV)/.test
 
 # The kernels under AddressSanitizer and UndefinedBehaviorSanitizer, at the level that this machine chooses
 # (FASTNETS_ISA=avx2 make sanitize: at that), the only one compiled; what torch computes is left out. The base
-# interpreter and -P: the venv's own fastnets and the source folder would hide the sanitized build.
+# interpreter, -P and -S: the venv's own fastnets and the source folder would hide the sanitized build, and what is
+# installed beside the base interpreter (a pytest plugin, say) is not ours.
 sanitize: $(VENV)/.test
 	level=$$($(VENV)/bin/python -P -c 'from fastnets import _C; print(_C.active_isa())') && \
 	$(PIP) install --upgrade --no-deps --target build/sanitize/site -C build-dir=build/sanitize/cmake \
@@ -62,7 +63,7 @@ sanitize: $(VENV)/.test
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 \
 	PYTHONPATH=build/sanitize/site:$$($(VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])') \
-	$$($(VENV)/bin/python -c 'import sys; print(sys._base_executable)') -P -m pytest -q -p no:cacheprovider \
+	$$($(VENV)/bin/python -c 'import sys; print(sys._base_executable)') -P -S -m pytest -q -p no:cacheprovider \
 	  $(PARALLEL) $(KERNEL_TESTS) -k 'not every_isa_level and not torch'
 
 $(VENV)/.torch:
