@@ -123,14 +123,17 @@ __attribute__((noinline, unused)) void activate_row(T* y, int64_t n, const Epilo
 }
 
 // The part of the activation that costs two instructions: min(high, max(low, v)), which also keeps NaN.
-// `more` says that activate_row must follow, once the values are stored.
+// `bounds_below` and `bounds_above` say which of the two do anything; `more`, that activate_row must follow,
+// once the values are stored.
 template <class V>
 struct ClampOf {
   V low, high;
-  bool more;
+  bool bounds_below, bounds_above, more;
   explicit FASTNETS_INLINE ClampOf(const Epilogue& e)
       : low(V::set(-std::numeric_limits<float>::infinity())),
         high(V::set(std::numeric_limits<float>::infinity())),
+        bounds_below(e.activation > Activation::none && e.activation <= Activation::clamp),
+        bounds_above(bounds_below && e.activation != Activation::relu),
         more(e.activation > Activation::clamp) {
     if (e.activation == Activation::relu || e.activation == Activation::relu6) low = V::set(0.0F);
     if (e.activation == Activation::relu6) high = V::set(6.0F);
@@ -140,14 +143,19 @@ struct ClampOf {
 };
 using Clamp = ClampOf<Vec>;
 
-// scale and shift of the channels [channel, channel + lanes).
+// scale and shift of the channels [channel, channel + lanes): of a value, or of a sum that begins with
+// start() and ends with finish(), which without a scale is free.
 template <class V>
 struct ChannelTermsOf {
   V scale, shift;
+  bool scales;
   FASTNETS_INLINE ChannelTermsOf(const Epilogue& e, int64_t channel, int lanes)
       : scale(e.scale == nullptr ? V::set(1.0F) : V::load(e.scale + channel, lanes)),
-        shift(e.shift == nullptr ? V::set(0.0F) : V::load(e.shift + channel, lanes)) {}
+        shift(e.shift == nullptr ? V::set(0.0F) : V::load(e.shift + channel, lanes)),
+        scales(e.scale != nullptr) {}
   FASTNETS_INLINE V operator()(V v) const { return fma(v, scale, shift); }
+  FASTNETS_INLINE V start() const { return scales ? V::set(0.0F) : shift; }
+  FASTNETS_INLINE V finish(V sum) const { return scales ? (*this)(sum) : sum; }
 };
 using ChannelTerms = ChannelTermsOf<Vec>;
 

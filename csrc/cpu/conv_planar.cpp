@@ -26,12 +26,12 @@ template <int kRows, int kVectors, class Last, class T>
 __attribute__((noinline)) void lines_to_pixels(const Lines& lines, const float* b, const Target<T>& target,
                                                const Epilogue& epilogue) {
   Sums<kRows, Last> sum;
-  clear<kRows, kVectors>(sum);
+  start<kRows, kVectors>(sum, epilogue, target.channel, target.lanes);
   const float* line = lines.first;
   for (int64_t i = 0; i < lines.count; ++i, line += lines.length) {
     const float* tap = line;
     for (int64_t t = 0; t < lines.taps; ++t, tap += lines.dilation, b += kVectors * Vec::width) {
-      add_factors<kRows, kVectors>(sum, tap, lines.stride, b);
+      add_factors<kRows, kVectors>(sum, StridedRows<float>(tap, lines.stride), b);
     }
   }
   store_sums<kRows, kVectors>(sum, target, epilogue);

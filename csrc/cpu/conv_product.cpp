@@ -129,7 +129,7 @@ FASTNETS_INLINE void multiply_panel(Kind, const Rows<T>& rows, bool in_place, co
                                     int64_t depth, const Target<T>& block, const Epilogue& epilogue) {
   for (int64_t part = 0; part < cut.parts; ++part) {
     const int64_t begin = cut.begin(part), count = cut.begin(part + 1) - begin;
-    const Rows<T> a{rows.a + begin * rows.row_stride, rows.block_stride, rows.row_stride};
+    const Rows<T> a{rows.a + begin * rows.row_stride, rows.block_stride, rows.row_stride, rows.cold};
     Target<T> target = block;
     target.y_offset += begin;
     if (target.residual_offset != nullptr) target.residual_offset += begin;
@@ -160,7 +160,7 @@ void run_item(const Plan<T>& plan, int64_t first, int64_t count, int64_t from, i
     const T* x = static_cast<const T*>(call.x) + group * plan.cin;
     Rows<T> rows{own.strip, plan.block_stride, kColumns<T>};
     if (in_place) {
-      rows = {x + x_first, kColumns<T>, call.x_stride[3]};
+      rows = {x + x_first, kColumns<T>, call.x_stride[3], true};
     } else {
       p = start;
       for (int64_t i = 0; i < count; ++i) {
@@ -182,6 +182,7 @@ void run_item(const Plan<T>& plan, int64_t first, int64_t count, int64_t from, i
       with_panel(target.lanes, [&](auto kind) FASTNETS_INLINE_LAMBDA {
         multiply_panel(kind, rows, in_place, cut, b, plan.depth, target, epilogue);
       });
+      rows.cold = false;
     }
     if (Clamp(epilogue).more) {
       const int64_t lane = from * kPanelVectors * Vec::width;

@@ -95,17 +95,18 @@ template <int kRows, int kVectors, class Last, class T>
 __attribute__((noinline)) void expand_pixels(const Rows<T>& x, const T* b, int64_t depth, T* y,
                                              int64_t channel, int64_t lanes, const Epilogue& epilogue) {
   Sums<kRows, Last> sum;
+  start<kRows, kVectors>(sum, epilogue, channel, lanes);
   accumulate<kRows, kVectors, Last, false>(sum, x, b, depth);
   constexpr int kBefore = (kVectors - 1) * Vec::width;
   const ClampOf<Last> clamp_last(epilogue);
   const ChannelTermsOf<Last> terms_last(epilogue, channel + kBefore, static_cast<int>(lanes - kBefore));
 #pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) clamp_last(terms_last(sum.last[i])).store(y + i * kLanes + kBefore);
+  for (int i = 0; i < kRows; ++i) clamp_last(terms_last.finish(sum.last[i])).store(y + i * kLanes + kBefore);
   if (kVectors == 1) return;
   const Clamp clamp(epilogue);
   const ChannelTerms terms(epilogue, channel, Vec::width);
 #pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) clamp(terms(sum.full[i])).store(y + i * kLanes);
+  for (int i = 0; i < kRows; ++i) clamp(terms.finish(sum.full[i])).store(y + i * kLanes);
 }
 
 template <class T>

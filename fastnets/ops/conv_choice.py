@@ -1,4 +1,4 @@
-"""Which convolution kernel runs a layer, and how: what tuning found, or a model of its cost in vector instructions."""
+"""Which convolution kernel runs a layer, and how: what tuning found, or the least cost (conv_cost.py)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from fastnets import _C
 from fastnets.machine import cache_bytes
+from fastnets.ops.conv_cost import narrow_cost, planar_cost, points_of, product_cost, tile_count, vectors, winograd_cost
 from fastnets.ops.tuned import key, user_choices
 
 logger = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ def _tuned(shape: ConvShape, nthreads: int) -> ConvConfig | None:
 
 
 def heuristic(shape: ConvShape, nthreads: int, algorithm: str | None = None) -> ConvConfig:
-    """The cheapest configuration by the model below, of `algorithm` where it is given, which must be able to run."""
+    """The cheapest configuration by conv_cost.py, of `algorithm` where it is given, which must be able to run."""
     return min(candidates(shape, nthreads, algorithm), key=lambda pair: pair[0])[1]
 
 
@@ -114,13 +115,13 @@ def candidates(shape: ConvShape, nthreads: int, algorithm: str | None = None) ->
     if algorithm in (None, "grouped") and grouped_refusal(shape) is None:
         return [(0.0, ConvConfig("grouped"))]
     if algorithm in (None, "product"):
-        found.append((_product_cost(shape), _product(shape, nthreads)))
+        found.append((product_cost(shape), _product(shape, nthreads)))
     if algorithm in (None, "winograd") and winograd_refusal(shape) is None:
-        found += [(_winograd_cost(shape, tile), _winograd(shape, tile, nthreads)) for tile in tiles_of(shape)]
+        found += [(winograd_cost(shape, tile), _winograd(shape, tile, nthreads)) for tile in tiles_of(shape)]
     if algorithm in (None, "planar") and planar_refusal(shape) is None:
-        found.append((_planar_cost(shape), _planar(shape, nthreads)))
+        found.append((planar_cost(shape), _planar(shape, nthreads)))
     if algorithm in (None, "narrow") and narrow_refusal(shape) is None:
-        found.append((_narrow_cost(shape), ConvConfig("narrow", block=_NARROW_PIXELS)))
+        found.append((narrow_cost(shape), ConvConfig("narrow", block=_NARROW_PIXELS)))
     return found
 
 
@@ -195,63 +196,10 @@ def tiles_of(shape: ConvShape) -> tuple[Axes, ...]:
     return tuple(found)
 
 
-# The model counts vector multiply-adds of one core: those of the products, divided by the share of the peak that
-# they reach, and what gathering a pixel, or transforming a point of a tile, costs for each vector of channels.
-# Fitted to measurements on Zen 4: of 40 layers, 36 ran within 10 % of the best tile and block.
-_GATHER, _INPUT, _OUTPUT = 2.0, 4.0, 3.0
-_PAIRS = 3.0  # of a tap in bfloat16, more than of one in float32
-_PRODUCT_SHARE, _WINOGRAD_SHARE, _PLANAR_SHARE = 0.85, 0.9, 0.9
-_COPY = 0.5  # of an element of a line: less from a line, more from pixels
-_JOIN = 3.0  # the sums of an output over the lanes, and its store
-_FETCH = 4.0  # a vector of weights: in a network they come from memory
-_SETTLING = 3  # what starting and storing a product of Winograd's costs, in inputs
-_FEW_ROWS = 8  # a product of fewer rows costs as much: it waits for the weights
 _NARROW_PIXELS = 1024
 _BLOCK_BYTES = 512 << 10  # half of a core's L2, for the transformed tiles or gathered pixels of an item
 _ALL_BYTES = 800 << 10  # of L2, for those, their products and the weights, where all three fit
 _SHARED_BYTES = 8 << 20  # a part of L3, for those that threads share
-
-
-def _vectors(channels: int) -> int:
-    return -(-channels // _C.conv_lanes())
-
-
-def _product_cost(shape: ConvShape) -> float:
-    taps, inputs, outputs = math.prod(shape.kernel), shape.cin // shape.groups, shape.cout // shape.groups
-    steps = _C.conv_steps(shape.itemsize == 2)
-    multiply = shape.pixels * taps * inputs * _vectors(outputs) / (steps * _PRODUCT_SHARE)
-    gather = (_PAIRS if steps > 1 else 0.0) + -(-_vectors(inputs) // steps) * _GATHER
-    fetch = taps * inputs * _vectors(outputs) * _FETCH * shape.itemsize / 4
-    return shape.groups * (multiply + (shape.pixels * taps * gather if taps > 1 else 0.0) + fetch)
-
-
-def _planar_cost(shape: ConvShape) -> float:
-    multiply = math.prod(shape.kernel) * _vectors(shape.cout) / _PLANAR_SHARE
-    copy = math.prod(shape.kernel[:2]) * shape.stride[2] * _COPY
-    return shape.pixels * shape.cin * (multiply + copy)
-
-
-def _narrow_cost(shape: ConvShape) -> float:
-    return shape.pixels * (_vectors(shape.cin) + shape.cout * (_vectors(shape.cin) + _JOIN))
-
-
-def _tile_count(shape: ConvShape, tile: Axes) -> int:
-    count = shape.batch
-    for size, outputs, step in zip(shape.out, tile, shape.dilation, strict=True):
-        count *= sum(-(-len(range(phase, size, step)) // outputs) for phase in range(min(step, size)))
-    return count
-
-
-def _points(tile: Axes) -> int:
-    return math.prod({1: 1, 3: 7}.get(outputs, outputs + 2) for outputs in tile)
-
-
-def _winograd_cost(shape: ConvShape, tile: Axes) -> float:
-    points, tiles = _points(tile), _tile_count(shape, tile)
-    inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
-    multiply = max(tiles, _FEW_ROWS) * (inputs + _SETTLING) * _vectors(outputs) / _WINOGRAD_SHARE
-    transform = tiles * (_vectors(inputs) * _INPUT + _vectors(outputs) * _OUTPUT)
-    return shape.groups * points * (multiply + transform + inputs * _vectors(outputs) * _FETCH)
 
 
 def _rows() -> int:
@@ -283,18 +231,18 @@ def _planar(shape: ConvShape, nthreads: int) -> ConvConfig:
 
 
 def _winograd(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
-    lanes, points, tiles = _C.conv_lanes(), _points(tile), _tile_count(shape, tile)
+    lanes, points, tiles = _C.conv_lanes(), points_of(tile), tile_count(shape, tile)
     inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
-    row = points * _vectors(inputs) * lanes
+    row = points * vectors(inputs) * lanes
     stream = _streams(shape, nthreads)
     # Reading the weights once for all threads pays where an item of each thread's own would be small, or the
     # weights are large; it needs panels of output channels (2 vectors each) for all threads.
     few = tiles < 4 * _rows() * nthreads
-    if (few or inputs >= 512) and _vectors(outputs) >= 4 * nthreads:
+    if (few or inputs >= 512) and vectors(outputs) >= 4 * nthreads:
         return ConvConfig("winograd", tile, max(1, min(tiles, 112, _SHARED_BYTES // (4 * row))), True, stream)
     lowest = 2 if inputs >= 256 and tile[0] == 1 else 1
     fitting = _BLOCK_BYTES // (4 * row)
-    weights, products = 4 * points * inputs * _vectors(outputs) * lanes, points * 2 * lanes
+    weights, products = 4 * points * inputs * vectors(outputs) * lanes, points * 2 * lanes
     if weights < _ALL_BYTES:  # 64 channels, dilated: 6 to 9 % faster than blocks of twice the size
         fitting = min(fitting, (_ALL_BYTES - weights) // (4 * (row + products)))
     return ConvConfig("winograd", tile, _block(tiles, fitting, lowest, 2, nthreads), stream=stream)
