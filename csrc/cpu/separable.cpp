@@ -1,7 +1,8 @@
 // Depthwise results go into a panel in L2, and from there into a product, before the next ones are made: they
 // never reach memory, and two layers cost one pass over their input and output.
 //
-// An item is a run of segments of output rows (cpu/depthwise_row.h) and a range of output channels.
+// An item is a run of segments of output rows (cpu/depthwise_row.h) and a range of output channels. Fetching
+// the inputs of the next one into L2 during the products changed Xception and MobileNetV1 by less than 1 %.
 #include "cpu/separable.h"
 
 #include "cpu/depthwise_row.h"
