@@ -54,6 +54,7 @@ class PackedSeparable:
         after: tuple[_Floats | None, _Floats | None, int, float, float],
         residual: _Elements | None,
         block: int,
+        strassen: bool,
         stream: bool,
         nthreads: int,
     ) -> None: ...

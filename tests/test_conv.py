@@ -184,7 +184,9 @@ def test_any_shape(data: st.DataObject) -> None:
     case = Case(
         batch=data.draw(st.integers(1, 2)),
         cin=groups * data.draw(st.integers(1, 4) | st.integers(1, 20)),
-        cout=groups * data.draw(st.integers(1, 40)),
+        cout=data.draw(
+            st.integers(1, 40).map(lambda n: n * groups) | st.sampled_from([groups, 64 * groups, 150 * groups])
+        ),
         size=tuple(r + data.draw(st.integers(0, 9)) for r in reach),
         kernel=data.draw(st.sampled_from([kernel, (3,) * axes, (1,) * axes])),
         stride=data.draw(st.sampled_from([1, per_axis(1, 3)])),
@@ -197,7 +199,7 @@ def test_any_shape(data: st.DataObject) -> None:
     window = window_of(axes, case.stride, case.padding, case.dilation)
     if min(window.out_size(case.size, case.kernel)) < 1:
         return
-    for implementation in ("winograd", "planar", "narrow", "grouped", "product"):
+    for implementation in ("winograd", "planar", "narrow", "grouped", "strassen", "product"):
         check(conv_cases, case, implementation, data.draw(st.sampled_from(["dense", "slices"])))
 
 
@@ -211,6 +213,9 @@ def test_the_choice_follows_the_shape() -> None:
     assert algorithm(out=(24, 24, 24), kernel=(3, 3, 3)) == "winograd"
     assert algorithm(dilation=(1, 8, 8)) == "winograd"
     assert algorithm(kernel=(1, 1, 1)) == "product"
+    assert algorithm(kernel=(1, 1, 1), cin=256, cout=256) == "strassen"
+    assert algorithm(kernel=(1, 1, 1), cin=256, cout=256, itemsize=2) == "product"  # its sums would lose digits
+    assert algorithm(kernel=(1, 1, 1), cin=2048, cout=512, out=(1, 7, 7)) == "product"  # weights that leave L2
     assert algorithm(kernel=(1, 1, 1), cout=2) == "narrow"
     assert algorithm(stride=(1, 2, 2)) == "winograd"
     assert algorithm(stride=(1, 3, 3)) == "product"

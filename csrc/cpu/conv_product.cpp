@@ -6,6 +6,7 @@
 #include "common/scratch.h"
 #include "cpu/conv.h"
 #include "cpu/micro_kernel.h"
+#include "cpu/strassen.h"
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
@@ -52,14 +53,23 @@ struct Plan {
     blocks = (s.out_pixels() + c.block - 1) / c.block;
     const int64_t wanted = 4 * int64_t{threads};  // items, so that the last one to end is short
     chunks = threads == 1 || blocks == 0 ? 1 : least(panels, (wanted + blocks - 1) / blocks);
+    // Each of Strassen's chunks sums the rows again: as few as give all threads the same.
+    for (int64_t even = 1; c.strassen && even < chunks; ++even) {
+      if (blocks * even % threads == 0) chunks = even;
+    }
     block_stride = (c.block + 1 - c.block % 2) * kColumns<T>;
     pointwise = depth == cin && s.taps() == 1 && s.stride[0] * s.stride[1] * s.stride[2] == 1 &&
                 (s.pad[0] | s.pad[1] | s.pad[2]) == 0 && s.in[0] == s.out[0] && s.in[1] == s.out[1] &&
                 s.in[2] == s.out[2];
   }
+  // Of the output panels of a group; Strassen's pairs of them do not depend on the number of threads.
+  int64_t first_panel(int64_t chunk) const {
+    return call.strassen ? least(panels, (panels + 1) / 2 * chunk / chunks * 2) : panels * chunk / chunks;
+  }
   int64_t strip_elements() const { return (depth + kColumns<T> - 1) / kColumns<T> * block_stride; }
   int64_t private_bytes() const {
-    return slice_bytes<T>(strip_elements()) + 2 * slice_bytes<int64_t>(call.block);
+    return slice_bytes<T>(strip_elements()) + 2 * slice_bytes<int64_t>(call.block) +
+           (call.strassen ? Strassen<true>::bytes(depth, call.block) : 0);
   }
 
   Pixel pixel(int64_t index) const {
@@ -122,6 +132,7 @@ struct Private {
   T* strip;
   int64_t* y_offset;
   int64_t* residual_offset;
+  Arena rest;  // for Strassen's algorithm
 };
 
 template <class Kind, class T>
@@ -133,7 +144,7 @@ FASTNETS_INLINE void multiply_panel(Kind, const Rows<T>& rows, bool in_place, co
     Target<T> target = block;
     target.y_offset += begin;
     if (target.residual_offset != nullptr) target.residual_offset += begin;
-    pixel_product<Kind, T>(count, in_place)(a, b, depth, target, epilogue);
+    pixel_product<Kind, T>(count, in_place)(a, {b, part == 0}, depth, target, epilogue);
   }
 }
 
@@ -170,14 +181,22 @@ void run_item(const Plan<T>& plan, int64_t first, int64_t count, int64_t from, i
     }
     T* const y = static_cast<T*>(call.y);
     const T* weights = static_cast<const T*>(call.weights) + group * plan.vectors * Vec::width * plan.depth;
-    for (int64_t panel = from; panel < to; ++panel) {
+    const int64_t* const residual = epilogue.residual == nullptr ? nullptr : own.residual_offset;
+    Target<T> target{y, own.y_offset, residual, 0, plan.cout, call.stream};
+    int64_t paired = 0;
+    if constexpr (sizeof(T) == sizeof(float)) {
+      if (call.strassen && in_place) {
+        Strassen<false> product(plan.depth, call.block, own.rest);
+        paired = product.multiply(rows, count, weights, from, to, target, epilogue);
+      } else if (call.strassen) {
+        Strassen<true> product(plan.depth, call.block, own.rest);
+        paired = product.multiply(rows, count, weights, from, to, target, epilogue);
+      }
+    }
+    for (int64_t panel = from + paired; panel < to; ++panel) {
       const int64_t done = panel * kPanelVectors * Vec::width;
-      const Target<T> target{y,
-                             own.y_offset,
-                             epilogue.residual == nullptr ? nullptr : own.residual_offset,
-                             group * plan.cout + done,
-                             least(plan.cout - done, kPanelVectors * Vec::width),
-                             call.stream};
+      target.channel = group * plan.cout + done;
+      target.lanes = least(plan.cout - done, kPanelVectors * Vec::width);
       const T* b = weights + done * plan.depth;
       with_panel(target.lanes, [&](auto kind) FASTNETS_INLINE_LAMBDA {
         multiply_panel(kind, rows, in_place, cut, b, plan.depth, target, epilogue);
@@ -198,14 +217,14 @@ template <class T>
 void run_items(const ConvCall& call, void* scratch, ThreadContext& context) {
   const Plan<T> plan(call, context.threads);
   Arena arena(scratch, context.thread * plan.private_bytes());
-  Private<T> own{};
-  own.strip = arena.take<T>(plan.strip_elements());
-  own.y_offset = arena.take<int64_t>(call.block);
-  own.residual_offset = arena.take<int64_t>(call.block);
+  T* const strip = arena.take<T>(plan.strip_elements());
+  int64_t* const y_offset = arena.take<int64_t>(call.block);
+  int64_t* const residual_offset = arena.take<int64_t>(call.block);
+  const Private<T> own{strip, y_offset, residual_offset, arena};
   for (int64_t item; next_item(context, plan.blocks * plan.chunks, item);) {
     const int64_t block = item / plan.chunks, chunk = item % plan.chunks, first = block * call.block;
-    run_item(plan, first, least(call.block, plan.s.out_pixels() - first), plan.panels * chunk / plan.chunks,
-             plan.panels * (chunk + 1) / plan.chunks, own);
+    run_item(plan, first, least(call.block, plan.s.out_pixels() - first), plan.first_panel(chunk),
+             plan.first_panel(chunk + 1), own);
   }
 }
 

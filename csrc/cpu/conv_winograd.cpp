@@ -17,11 +17,11 @@ namespace fastnets {
 namespace FASTNETS_LEVEL {
 namespace {
 
-#define FASTNETS_TO_PANEL(rows) product_to_panel<rows, Kind::kVectors, typename Kind::Last>
+#define FASTNETS_TO_PANEL(rows) product_to_panel<rows, Kind::kVectors, typename Kind::Last, true, float>
 
 template <class Kind>
-FASTNETS_INLINE PanelProduct panel_product(int64_t rows) {
-  static constexpr PanelProduct kProducts[] = {FASTNETS_ROWS(FASTNETS_TO_PANEL)};
+FASTNETS_INLINE PanelProduct<float> panel_product(int64_t rows) {
+  static constexpr PanelProduct<float> kProducts[] = {FASTNETS_ROWS(FASTNETS_TO_PANEL)};
   return kProducts[rows - 1];
 }
 
@@ -182,7 +182,7 @@ FASTNETS_INLINE void multiply_panel(Kind, const Plan<T>& plan, const Own<T>& own
     for (int64_t part = 0; part < cut.parts; ++part) {
       const int64_t begin = cut.begin(part);
       const Rows<float> rows{own.v + xi * plan.xi_stride + begin * Vec::width, plan.block_stride, Vec::width};
-      panel_product<Kind>(cut.begin(part + 1) - begin)(rows, weights, plan.cin,
+      panel_product<Kind>(cut.begin(part + 1) - begin)(rows, {weights, part == 0}, plan.cin, nullptr,
                                                        own.m + xi * plan.product_stride + begin * kLanes);
     }
   }

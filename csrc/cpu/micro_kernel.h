@@ -6,6 +6,7 @@
 // row_stride = its pixel stride), if whole factors end with the row. B is [k / kSteps][panel lanes][kSteps].
 #pragma once
 
+#include "common/scratch.h"
 #include "cpu/activation.h"
 #include "cpu/conv.h"
 #include "cpu/factor.h"
@@ -82,11 +83,55 @@ struct StridedRows {
   }
 };
 
+// Where the panel is: packed, or the difference of two packed ones, which is kept for later products. Its
+// loads, subtraction and store take units that the multiply-adds of ten rows or more leave idle.
+//
+// `cold`: the panel is not in L2 yet. Its lines are fetched kPanelAhead before they are used: the core's own
+// prefetcher alone let products with weights from memory take 1.07 of the time (Zen 5), and from 4 KiB to
+// 50 KiB ahead all are as fast.
+constexpr int64_t kPanelAhead = 4096;
+
+template <class T>
+FASTNETS_INLINE void fetch_ahead(const T* b, int64_t elements) {
+  const char* const first = reinterpret_cast<const char*>(b) + kPanelAhead;
+  const int64_t bytes = elements * static_cast<int64_t>(sizeof(T));
+  for (int64_t i = 0; i < bytes; i += kAlignment) __builtin_prefetch(first + i, 0, 2);
+}
+
+template <class T>
+struct PackedPanel {
+  static constexpr int64_t kVector = kColumns<T>;  // elements of a vector of factors
+  const T* b;
+  bool cold = false;
+  template <class V>
+  FASTNETS_INLINE auto factor(int64_t at) const {
+    return lane_factor<V>(b + at);
+  }
+  FASTNETS_INLINE void advance(int64_t elements) { b += elements; }
+  FASTNETS_INLINE void fetch(int64_t elements) const {
+    if (cold) fetch_ahead(b, elements);
+  }
+};
+
+struct PanelDifference {
+  static constexpr int64_t kVector = Vec::width;
+  const float *b, *minus;
+  float* kept;
+  template <class V>
+  FASTNETS_INLINE Vec factor(int64_t at) const {
+    const Vec difference = Vec::load(b + at) - Vec::load(minus + at);
+    difference.store(kept + at);
+    return difference;
+  }
+  FASTNETS_INLINE void advance(int64_t elements) { b += elements, minus += elements, kept += elements; }
+  FASTNETS_INLINE void fetch(int64_t elements) const { fetch_ahead(b, elements); }
+};
+
 // Adds the product of one factor of each row and those of the panel's lanes.
-template <int kRows, int kVectors, class Last, class RowsOfA, class T>
-FASTNETS_INLINE void add_factors(Sums<kRows, Last>& sum, const RowsOfA& a, const T* b) {
-  const auto right = lane_factor<Vec>(b);
-  const auto right_last = lane_factor<Last>(b + (kVectors - 1) * kColumns<T>);
+template <int kRows, int kVectors, class Last, class RowsOfA, class Panel>
+FASTNETS_INLINE void add_factors(Sums<kRows, Last>& sum, const RowsOfA& a, const Panel& b) {
+  const auto right = b.template factor<Vec>(0);
+  const auto right_last = b.template factor<Last>((kVectors - 1) * Panel::kVector);
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i) {
     const auto left = row_factor(a.row(i));
@@ -98,32 +143,48 @@ FASTNETS_INLINE void add_factors(Sums<kRows, Last>& sum, const RowsOfA& a, const
 // kPacked: row_stride is kColumns<T>, known to the compiler. `depth` is in whole factors. Fetching rows that
 // are cold into L2, and residuals before the product, took 0.95 of ResNet-50's time (into L1: 0.96); fetching
 // the next panel too, spread over the columns, changed networks by less than 1 % either way.
-template <int kRows, int kVectors, class Last, bool kPacked, class T>
-FASTNETS_INLINE void accumulate(Sums<kRows, Last>& sum, const Rows<T>& rows, const T* b, int64_t depth) {
+template <int kRows, int kVectors, class Last, bool kPacked, class T, class Panel>
+FASTNETS_INLINE void accumulate(Sums<kRows, Last>& sum, const Rows<T>& rows, Panel panel, int64_t depth) {
   constexpr int64_t kLanes = kVectors * kColumns<T>;
   const T* block = rows.a;
   for (int64_t k = 0; k < depth; k += kColumns<T>, block += rows.block_stride) {
-    const T* const end = b + least(kColumns<T>, depth - k) / kSteps<T> * kLanes;
+    const T* const end = panel.b + least(kColumns<T>, depth - k) / kSteps<T> * kLanes;
+    panel.fetch(kColumns<T> / kSteps<T> * kLanes);
     if constexpr (kPacked) {
-      for (PackedRows<T> a{block}; b < end; a.advance(), b += kLanes) add_factors<kRows, kVectors>(sum, a, b);
+      for (PackedRows<T> a{block}; panel.b < end; a.advance(), panel.advance(kLanes)) {
+        add_factors<kRows, kVectors>(sum, a, panel);
+      }
     } else {
       StridedRows<T> a(block, rows.row_stride);
       if (rows.cold) {
 #pragma GCC unroll 16
         for (int i = 0; i < kRows; ++i) __builtin_prefetch(block + (kRows + i) * rows.row_stride, 0, 2);
       }
-      for (; b < end; a.advance(), b += kLanes) add_factors<kRows, kVectors>(sum, a, b);
+      for (; panel.b < end; a.advance(), panel.advance(kLanes)) {
+        add_factors<kRows, kVectors>(sum, a, panel);
+      }
     }
   }
 }
 
-// c[row][panel lanes] = the product.
+// Adds sums that lie as [row][panel lanes].
 template <int kRows, int kVectors, class Last>
-__attribute__((noinline)) void product_to_panel(const Rows<float>& rows, const float* b, int64_t depth,
-                                                float* c) {
+FASTNETS_INLINE void add_panel(Sums<kRows, Last>& sum, const float* c) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i, c += kVectors * Vec::width) {
+    if (kVectors == 2) sum.full[i] = sum.full[i] + Vec::load(c);
+    sum.last[i] = sum.last[i] + Last::load(c + (kVectors - 1) * Vec::width);
+  }
+}
+
+// c[row][panel lanes] = the product, added to `before` where it is not null.
+template <int kRows, int kVectors, class Last, bool kPacked, class T, class Panel = PackedPanel<T>>
+__attribute__((noinline)) void product_to_panel(const Rows<T>& rows, const Panel& panel, int64_t depth,
+                                                const float* before, float* c) {
   Sums<kRows, Last> sum;
   start<kRows, kVectors>(sum, Vec::set(0.0F), Last::set(0.0F));
-  accumulate<kRows, kVectors, Last, true>(sum, rows, b, depth);
+  if (before != nullptr) add_panel<kRows, kVectors>(sum, before);
+  accumulate<kRows, kVectors, Last, kPacked>(sum, rows, panel, depth);
 #pragma GCC unroll 16
   for (int i = 0; i < kRows; ++i, c += kVectors * Vec::width) {
     if (kVectors == 2) sum.full[i].store(c);
@@ -139,6 +200,7 @@ struct Target {
   const int64_t* residual_offset;  // null without a residual
   int64_t channel, lanes;
   bool stream;
+  const float* before[2] = {nullptr, nullptr};  // panels of sums that the product is added to
 };
 
 // One vector of each row, begun by start, through the epilogue: step by step over all rows, which stay in
@@ -184,8 +246,8 @@ FASTNETS_INLINE void store_sums(Sums<kRows, Last>& sum, const Target<T>& target,
                epilogue);
 }
 
-template <int kRows, int kVectors, class Last, bool kPacked, class T>
-__attribute__((noinline)) void product_to_pixels(const Rows<T>& rows, const T* b, int64_t depth,
+template <int kRows, int kVectors, class Last, bool kPacked, class T, class Panel = PackedPanel<T>>
+__attribute__((noinline)) void product_to_pixels(const Rows<T>& rows, const Panel& panel, int64_t depth,
                                                  const Target<T>& target, const Epilogue& epilogue) {
   Sums<kRows, Last> sum;
   if (target.residual_offset != nullptr) {
@@ -198,14 +260,18 @@ __attribute__((noinline)) void product_to_pixels(const Rows<T>& rows, const T* b
     }
   }
   start<kRows, kVectors>(sum, epilogue, target.channel, target.lanes);
-  accumulate<kRows, kVectors, Last, kPacked>(sum, rows, b, depth);
+  for (const float* before : target.before) {
+    if (before != nullptr) add_panel<kRows, kVectors>(sum, before);
+  }
+  accumulate<kRows, kVectors, Last, kPacked>(sum, rows, panel, depth);
   asm volatile("" ::: "memory");  // what only the epilogue needs is loaded now: registers are few before
   store_sums<kRows, kVectors>(sum, target, epilogue);
 }
 
-using PanelProduct = void (*)(const Rows<float>&, const float*, int64_t, float*);
-template <class T>
-using PixelProduct = void (*)(const Rows<T>&, const T*, int64_t, const Target<T>&, const Epilogue&);
+template <class T, class Panel = PackedPanel<T>>
+using PanelProduct = void (*)(const Rows<T>&, const Panel&, int64_t, const float*, float*);
+template <class T, class Panel = PackedPanel<T>>
+using PixelProduct = void (*)(const Rows<T>&, const Panel&, int64_t, const Target<T>&, const Epilogue&);
 
 #if defined(FASTNETS_LEVEL_avx512)
 #define FASTNETS_ROWS(of) \

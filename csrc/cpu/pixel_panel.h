@@ -3,7 +3,7 @@
 #pragma once
 
 #include "common/scratch.h"
-#include "cpu/micro_kernel.h"
+#include "cpu/strassen.h"
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
@@ -69,17 +69,27 @@ FASTNETS_INLINE void multiply_panel(Kind, const PixelPanel<T>& panel, const Proj
                            lane,
                            least(to.cout - lane, kPanelVectors * Vec::width),
                            to.stream};
-    kProducts[cut.begin(part + 1) - begin - 1](rows, to.weights + lane * panel.depth, panel.depth, target,
-                                               to.epilogue);
+    const PackedPanel<T> b{to.weights + lane * panel.depth, part == 0};
+    kProducts[cut.begin(part + 1) - begin - 1](rows, b, panel.depth, target, to.epilogue);
   }
 }
 
-// The first `pixels` pixels of the panel, and the panels [from, to) of output channels.
+// The first `pixels` pixels of the panel, and the panels [from, to) of output channels: in pairs by
+// Strassen's algorithm, if it is given.
 template <class T>
 FASTNETS_INLINE void project(const PixelPanel<T>& panel, const Projection<T>& into, int64_t pixels,
-                             int64_t from, int64_t to) {
+                             int64_t from, int64_t to, Strassen<true>* strassen = nullptr) {
   constexpr int64_t kLanes = kPanelVectors * Vec::width;
-  for (int64_t i = from; i < to; ++i) {
+  int64_t paired = 0;
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (strassen != nullptr) {
+      const int64_t* const residual = into.epilogue.residual == nullptr ? nullptr : panel.residual_offset;
+      const Target<T> target{into.y, panel.y_offset, residual, 0, into.cout, into.stream};
+      paired = strassen->multiply({panel.a, panel.block_stride, kColumns<T>}, pixels, into.weights, from, to,
+                                  target, into.epilogue);
+    }
+  }
+  for (int64_t i = from + paired; i < to; ++i) {
     with_panel(least(into.cout - i * kLanes, kLanes), [&](auto kind) FASTNETS_INLINE_LAMBDA {
       multiply_panel(kind, panel, into, pixels, i * kLanes);
     });

@@ -36,15 +36,22 @@ struct Plan {
     unit_pixels = kSegment * (row.paired ? 2 : 1);
     const int64_t units_each = c.block / unit_pixels < 1 ? 1 : c.block / unit_pixels;
     blocks = ceil_div(units, units_each), chunks = 1;
-    if (blocks < threads && depth * c.cout * static_cast<int64_t>(sizeof(T)) > kSharedWeightBytes) {
+    if (call.strassen) {  // the blocks, and so the rounding, do not depend on the number of threads
+      if (blocks > 1) blocks = least(units, blocks + blocks % 2);
+      if (blocks < threads) chunks = blocks == 0 ? 1 : least((panels + 1) / 2, ceil_div(threads, blocks));
+    } else if (blocks < threads && depth * c.cout * static_cast<int64_t>(sizeof(T)) > kSharedWeightBytes) {
       chunks = blocks == 0 ? 1 : least(panels, ceil_div(threads, blocks));
     } else {
       blocks = least(units, ceil_div(blocks, threads) * threads);
     }
     block_pixels = least(units, units_each) * unit_pixels;
   }
+  FASTNETS_INLINE int64_t first_panel(int64_t chunk) const {
+    return call.strassen ? least(panels, (panels + 1) / 2 * chunk / chunks * 2) : panels * chunk / chunks;
+  }
   FASTNETS_INLINE int64_t private_bytes() const {
-    return row.bytes() + PixelPanel<T>::bytes(depth, block_pixels);
+    return row.bytes() + PixelPanel<T>::bytes(depth, block_pixels) +
+           (call.strassen ? Strassen<true>::bytes(depth, block_pixels) : 0);
   }
 };
 
@@ -109,7 +116,9 @@ void run_items(const SeparableCall& call, void* scratch, ThreadContext& context)
     const int64_t block = item / plan.chunks, chunk = item % plan.chunks;
     const int64_t pixels = fill_panel(plan, tables, panel, plan.units * block / plan.blocks,
                                       plan.units * (block + 1) / plan.blocks);
-    project(panel, to, pixels, plan.panels * chunk / plan.chunks, plan.panels * (chunk + 1) / plan.chunks);
+    Strassen<true> product(plan.depth, plan.block_pixels, arena);
+    project(panel, to, pixels, plan.first_panel(chunk), plan.first_panel(chunk + 1),
+            call.strassen ? &product : nullptr);
   }
 }
 

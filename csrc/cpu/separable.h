@@ -13,6 +13,7 @@ struct SeparableCall {
   const void* weights;  // of the 1x1 convolution, packed by pack_product
   Epilogue epilogue;
   int64_t block;  // pixels of a panel of depthwise results, at most
+  bool strassen;  // the 1x1 convolution by Strassen's algorithm (cpu/strassen.h)
   bool stream;    // store past the caches
 };
 

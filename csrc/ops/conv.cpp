@@ -52,7 +52,9 @@ class PackedConv {
       tile_[i] = static_cast<int>(tile[order_[i]]);
     }
     const int lanes = FASTNETS_CALL(conv_lanes)();
-    if (algorithm == "product") {
+    if (algorithm == "product" || algorithm == "strassen") {
+      require(algorithm == "product" || (groups == 1 && element_ == Element::float32),
+              "conv: strassen needs float32 and one group");
       const int steps = FASTNETS_CALL(conv_steps)(element_);
       pack(packed_product_elements(w, lanes, steps) * element_bytes(element_), nthreads,
            [&](void* to, ThreadContext& context) { pack_product(w, lanes, steps, to, context); });
@@ -74,8 +76,9 @@ class PackedConv {
       require(w.cin == 1, "conv: depthwise needs one input channel a group");
       pack_groups(w, lanes, nthreads);
     } else {
-      require(algorithm == "grouped", "conv: algorithm is " + algorithm +
-                                          ": pass product, winograd, planar, narrow, grouped or depthwise");
+      require(algorithm == "grouped",
+              "conv: algorithm is " + algorithm +
+                  ": pass product, strassen, winograd, planar, narrow, grouped or depthwise");
       require(
           lanes % w.cin == 0 && cout_ == cin_,
           "conv: grouped needs groups whose outputs equal their inputs and divide " + std::to_string(lanes));
@@ -129,7 +132,7 @@ class PackedConv {
     set_strides(given.residual_stride, order_, call.epilogue.residual_stride);
     if (moments) call.epilogue.moments = moments_of(*moments, to, call.epilogue.activation);
     call.block = std::max<int64_t>(1, std::min(block, s.out_pixels()));
-    call.share = share;
+    call.share = share, call.strassen = algorithm_ == "strassen";
     const int64_t run = algorithm_ == "depthwise" ? cout_ : cout_ / groups_;
     call.stream =
         stream && can_stream(call.y, call.y_stride, run, FASTNETS_CALL(conv_lanes)(), call.epilogue);
@@ -221,6 +224,7 @@ class PackedConv {
 
   ScratchFunction scratch_function() const {
     return algorithm_ == "product"     ? FASTNETS_CALL(conv_product_scratch)
+           : algorithm_ == "strassen"  ? FASTNETS_CALL(conv_product_scratch)
            : algorithm_ == "winograd"  ? FASTNETS_CALL(conv_winograd_scratch)
            : algorithm_ == "planar"    ? FASTNETS_CALL(conv_planar_scratch)
            : algorithm_ == "narrow"    ? FASTNETS_CALL(conv_narrow_scratch)
@@ -230,6 +234,7 @@ class PackedConv {
 
   KernelFunction kernel_function() const {
     return algorithm_ == "product"     ? FASTNETS_CALL(conv_product)
+           : algorithm_ == "strassen"  ? FASTNETS_CALL(conv_product)
            : algorithm_ == "winograd"  ? FASTNETS_CALL(conv_winograd)
            : algorithm_ == "planar"    ? FASTNETS_CALL(conv_planar)
            : algorithm_ == "narrow"    ? FASTNETS_CALL(conv_narrow)

@@ -57,10 +57,12 @@ class PackedSeparable {
 
   void run(const py::array& x, const py::array& out, const Axes& stride_of, const Axes& pad,
            const Axes& dilation, const Terms& between, const Terms& after,
-           const std::optional<py::array>& residual, int64_t block, bool stream, int nthreads) const {
+           const std::optional<py::array>& residual, int64_t block, bool strassen, bool stream,
+           int nthreads) const {
     const ConstAnyPixels from = any_input(x, kOp, "x", element_);
     const AnyPixels to = any_output(out, kOp, "out", element_);
     require(nthreads >= 1 && block >= 1, "separable: nthreads and block must be 1 or more");
+    require(!strassen || element_ == Element::float32, "separable: strassen needs float32");
     SeparableCall call{};
     ConvShape& s = call.depthwise.shape;
     s.batch = x.shape(0), s.cin = s.groups = x.shape(1), s.cout = middle_;
@@ -86,7 +88,7 @@ class PackedSeparable {
     call.depthwise.epilogue = terms_of(between, middle, std::nullopt);
     call.cout = cout_, call.weights = pointwise_;
     call.epilogue = terms_of(after, to, residual);
-    call.block = block;
+    call.block = block, call.strassen = strassen;
     call.stream =
         stream && can_stream(call.y, call.y_stride, cout_, FASTNETS_CALL(conv_lanes)(), call.epilogue);
     if (out.size() == 0) return;
@@ -121,7 +123,7 @@ void register_separable(py::module_& m) {
       .def_property_readonly("bytes", &PackedSeparable::bytes)
       .def("run", &PackedSeparable::run, py::arg("x"), py::arg("out"), py::arg("stride"), py::arg("pad"),
            py::arg("dilation"), py::arg("between"), py::arg("after"), py::arg("residual"), py::arg("block"),
-           py::arg("stream"), py::arg("nthreads"));
+           py::arg("strassen"), py::arg("stream"), py::arg("nthreads"));
 }
 
 }  // namespace fastnets

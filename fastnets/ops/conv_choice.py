@@ -9,7 +9,18 @@ from dataclasses import dataclass
 
 from fastnets import _C
 from fastnets.machine import cache_bytes
-from fastnets.ops.conv_cost import narrow_cost, planar_cost, points_of, product_cost, tile_count, vectors, winograd_cost
+from fastnets.ops.conv_cost import (
+    narrow_cost,
+    planar_cost,
+    points_of,
+    product_cost,
+    product_rows,
+    strassen_cost,
+    strassen_rows,
+    tile_count,
+    vectors,
+    winograd_cost,
+)
 from fastnets.ops.tuned import key, user_choices
 
 logger = logging.getLogger(__name__)
@@ -37,9 +48,10 @@ class ConvConfig:
     """How a convolution runs.
 
     Args:
-        algorithm: "product", "winograd", "planar", "narrow", "grouped" or "depthwise".
+        algorithm: "product", "strassen" (a product of fewer multiplications), "winograd", "planar", "narrow",
+            "grouped" or "depthwise".
         tile: Winograd's outputs along z, y, x; 1 along axes with kernel 1, and 3 along those with stride 2.
-        block: output pixels (product, planar, narrow) or tiles (winograd) of a work item.
+        block: output pixels (product, strassen, planar, narrow) or tiles (winograd) of a work item.
         share: Winograd: the threads share transformed tiles and split the output channels.
         stream: stores past the caches.
     """
@@ -116,6 +128,8 @@ def candidates(shape: ConvShape, nthreads: int, algorithm: str | None = None) ->
         return [(0.0, ConvConfig("grouped"))]
     if algorithm in (None, "product"):
         found.append((product_cost(shape), _product(shape, nthreads)))
+    if algorithm in (None, "strassen") and strassen_refusal(shape) is None:
+        found.append((strassen_cost(shape), _strassen(shape, nthreads)))
     if algorithm in (None, "winograd") and winograd_refusal(shape) is None:
         found += [(winograd_cost(shape, tile), _winograd(shape, tile, nthreads)) for tile in tiles_of(shape)]
     if algorithm in (None, "planar") and planar_refusal(shape) is None:
@@ -123,6 +137,19 @@ def candidates(shape: ConvShape, nthreads: int, algorithm: str | None = None) ->
     if algorithm in (None, "narrow") and narrow_refusal(shape) is None:
         found.append((narrow_cost(shape), ConvConfig("narrow", block=_NARROW_PIXELS)))
     return found
+
+
+def strassen_refusal(shape: ConvShape) -> str | None:
+    """Why Strassen's algorithm cannot run `shape`."""
+    depth, lanes = math.prod(shape.kernel) * shape.cin, _C.conv_lanes()
+    if shape.itemsize != 4:
+        return "elements are bfloat16, in which its sums lose digits; it needs float32"
+    if shape.groups != 1 or depth < 2 * lanes or shape.cout < 4 * lanes:
+        return (
+            f"{shape.cout} outputs are of {depth} values in {shape.groups} groups; it needs {4 * lanes} or more, of "
+            f"{2 * lanes} or more, in one group"
+        )
+    return None
 
 
 def winograd_refusal(shape: ConvShape) -> str | None:
@@ -181,6 +208,7 @@ REFUSALS: dict[str, Callable[[ConvShape], str | None]] = {
     "narrow": narrow_refusal,
     "grouped": grouped_refusal,
     "product": lambda shape: None,
+    "strassen": strassen_refusal,
 }
 
 
@@ -202,14 +230,9 @@ _ALL_BYTES = 800 << 10  # of L2, for those, their products and the weights, wher
 _SHARED_BYTES = 8 << 20  # a part of L3, for those that threads share
 
 
-def _rows() -> int:
-    """Rows of a product in registers (kMaxRows in cpu/micro_kernel.h)."""
-    return 14 if _C.conv_lanes() == 16 else 6
-
-
 def _block(count: int, fitting: int, lowest: int, highest: int, nthreads: int) -> int:
     """How many of `count` rows an item takes: what fits, and equal parts for all threads where items are few."""
-    rows = _rows()
+    rows = product_rows()
     fitting = max(lowest * rows, min(highest * rows, fitting // rows * rows))
     items = max(1, -(-count // fitting))
     if items < 8 * nthreads:
@@ -224,10 +247,16 @@ def _product(shape: ConvShape, nthreads: int) -> ConvConfig:
     return ConvConfig("product", block=block, stream=_streams(shape, nthreads))
 
 
+def _strassen(shape: ConvShape, nthreads: int) -> ConvConfig:
+    items = max(1, -(-shape.pixels // strassen_rows(shape)))
+    items += items % 2 if items > 1 else 0  # the same for every number of threads, as rounding follows the blocks
+    return ConvConfig("strassen", block=max(1, -(-shape.pixels // items)), stream=_streams(shape, nthreads))
+
+
 def _planar(shape: ConvShape, nthreads: int) -> ConvConfig:
     rows, length = shape.batch * shape.out[0] * shape.out[1], shape.out[2]
-    parts = max(-(-length // (16 * _rows())), 1 if nthreads == 1 else -(-8 * nthreads // max(1, rows)))
-    return ConvConfig("planar", block=max(_rows(), -(-length // parts)), stream=_streams(shape, nthreads))
+    parts = max(-(-length // (16 * product_rows())), 1 if nthreads == 1 else -(-8 * nthreads // max(1, rows)))
+    return ConvConfig("planar", block=max(product_rows(), -(-length // parts)), stream=_streams(shape, nthreads))
 
 
 def _winograd(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
@@ -237,7 +266,7 @@ def _winograd(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
     stream = _streams(shape, nthreads)
     # Reading the weights once for all threads pays where an item of each thread's own would be small, or the
     # weights are large; it needs panels of output channels (2 vectors each) for all threads.
-    few = tiles < 4 * _rows() * nthreads
+    few = tiles < 4 * product_rows() * nthreads
     if (few or inputs >= 512) and vectors(outputs) >= 4 * nthreads:
         return ConvConfig("winograd", tile, max(1, min(tiles, 112, _SHARED_BYTES // (4 * row))), True, stream)
     lowest = 2 if inputs >= 256 and tile[0] == 1 else 1

@@ -11,6 +11,7 @@ import math
 from typing import TYPE_CHECKING
 
 from fastnets import _C
+from fastnets.machine import cache_bytes
 
 if TYPE_CHECKING:
     from fastnets.ops.conv_choice import Axes, ConvShape
@@ -19,6 +20,8 @@ _GATHER, _INPUT, _OUTPUT = 2.0, 4.0, 3.0
 _PAIRS = 3.0  # of a tap in bfloat16, more than of one in float32
 _PRODUCT_SHARE, _WINOGRAD_SHARE, _PLANAR_SHARE = 0.85, 0.9, 0.9
 _COPY = 0.5  # of an element of a line: less from a line, more from pixels
+_SUMS = 6.0  # Strassen's, of a vector of inputs
+_NEW_SUMS = 0.2  # what the sums of weights add to its first products
 _JOIN = 3.0  # the sums of an output over the lanes, and its store
 _FETCH = 4.0  # a vector of weights: in a network they come from memory
 _SETTLING = 3  # what starting and storing a product of Winograd's costs, in inputs
@@ -36,6 +39,27 @@ def product_cost(shape: ConvShape) -> float:
     gather = (_PAIRS if steps > 1 else 0.0) + -(-vectors(inputs) // steps) * _GATHER
     fetch = taps * inputs * vectors(outputs) * _FETCH * shape.itemsize / 4
     return shape.groups * (multiply + (shape.pixels * taps * gather if taps > 1 else 0.0) + fetch)
+
+
+def product_rows() -> int:
+    """Rows of a product in registers (kMaxRows in cpu/micro_kernel.h)."""
+    return 14 if _C.conv_lanes() == 16 else 6
+
+
+def strassen_rows(shape: ConvShape) -> int:
+    """Pixels of a block of Strassen's algorithm: whole products for both halves; they and their sums stay in L2."""
+    row = 2 * 4 * math.prod(shape.kernel) * shape.cin
+    weights = 4 * row * _C.conv_lanes()  # of a pair of panels, and their sums
+    fitting = (cache_bytes(2) - weights) // row
+    return 2 * product_rows() * max(1, min(4, fitting // (2 * product_rows())))
+
+
+def strassen_cost(shape: ConvShape) -> float:
+    """Seven eighths of the multiplications, some of which wait for sums of weights, and sums of the inputs."""
+    depth, outputs = math.prod(shape.kernel) * shape.cin, vectors(shape.cout)
+    multiply = shape.pixels * depth * outputs / _PRODUCT_SHARE
+    products = min(max(1, shape.pixels), strassen_rows(shape)) / 2 / product_rows()
+    return product_cost(shape) + multiply * (_NEW_SUMS / products - 1 / 8) + shape.pixels * vectors(depth) * _SUMS
 
 
 def planar_cost(shape: ConvShape) -> float:

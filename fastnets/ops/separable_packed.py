@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.arguments import kernel_refusal, out_refusal, result_like
 from fastnets.ops.conv_arguments import Padding, Window, check_result, check_vectors, three, window_of
-from fastnets.ops.conv_choice import streams
+from fastnets.ops.conv_choice import ConvShape, strassen_refusal, streams
+from fastnets.ops.conv_cost import product_cost, strassen_cost, strassen_rows
 from fastnets.ops.epilogue import Activation, activation_of
 from fastnets.ops.layout import KERNEL_DTYPES, array5, array_of, channels_last, floats_of, threads
 
@@ -36,6 +39,7 @@ class SeparableCall:
     activation: Activation = field(default_factory=Activation)
     out: Tensor | None = None
     block: int | None = None
+    strassen: bool | None = None
 
     @property
     def out_shape(self) -> tuple[int, ...]:
@@ -60,6 +64,7 @@ class PackedSeparable:
         middle_activation, middle_parameters: of the depthwise results; see fastnets.ops.epilogue.
         activation, parameters: of the result.
         block: pixels that the two convolutions work on at a time; None fits them into the cache.
+        strassen: whether the 1x1 convolution runs by Strassen's algorithm, in float32; None takes the cheaper way.
 
     Raises:
         InputError: the arguments do not fit together.
@@ -81,6 +86,7 @@ class PackedSeparable:
         activation: str = "none",
         parameters: Sequence[float] = (),
         block: int | None = None,
+        strassen: bool | None = None,
     ) -> None:
         if depthwise.dtype not in KERNEL_DTYPES or depthwise.device.type != "cpu":
             raise InputError(
@@ -98,6 +104,7 @@ class PackedSeparable:
             middle_activation=activation_of("separable", middle_activation, middle_parameters),
             activation=activation_of("separable", activation, parameters),
             block=block,
+            strassen=strassen,
         )
         check_weights(self._call)
         self._packed = pack(self._call)
@@ -161,6 +168,8 @@ def check(call: SeparableCall) -> None:
 
 def refusal(call: SeparableCall) -> str | None:
     """Why the kernel cannot run `call`, or None."""
+    if call.strassen and call.x.dtype != torch.float32:
+        return f"x is {call.x.dtype}; Strassen's algorithm needs torch.float32"
     return kernel_refusal(call.x) or out_refusal(call.out)
 
 
@@ -170,11 +179,24 @@ def pack(call: SeparableCall) -> _C.PackedSeparable:
     return _C.PackedSeparable(array5(call.depthwise.detach().contiguous()), array_of(pointwise), threads())
 
 
+def _choose(call: SeparableCall) -> tuple[int, bool]:
+    """Pixels of a block, and whether the 1x1 convolution runs by Strassen's algorithm."""
+    batch, cout, *size = call.out_shape
+    middle, itemsize, one = len(call.depthwise), call.x.element_size(), (1, 1, 1)
+    shape = ConvShape(batch, middle, cout, 1, (1, 1, math.prod(size)), one, one, one, itemsize)
+    if call.strassen is None:
+        strassen = strassen_refusal(shape) is None and strassen_cost(shape) < product_cost(shape)
+    else:
+        strassen = call.strassen
+    fitting = _PANEL_BYTES // (itemsize * middle)
+    return strassen_rows(shape) if strassen else min(_MOST_PIXELS, max(_LEAST_PIXELS, fitting)), strassen
+
+
 def run(call: SeparableCall, packed: _C.PackedSeparable) -> Tensor:
     """The result of `call` by weights that `pack` made of its own."""
     window, middle, after = call.window, call.middle_activation, call.activation
     out = result_like(call.x, call.out_shape, call.out)
-    fitting = _PANEL_BYTES // (call.x.element_size() * len(call.depthwise))
+    block, strassen = _choose(call)
     packed.run(
         x=array5(channels_last(call.x)),
         out=array5(out),
@@ -184,7 +206,8 @@ def run(call: SeparableCall, packed: _C.PackedSeparable) -> Tensor:
         between=(floats_of(call.middle_scale), floats_of(call.middle_bias), middle.number, middle.alpha, middle.beta),
         after=(None, floats_of(call.bias), after.number, after.alpha, after.beta),
         residual=None if call.residual is None else array5(channels_last(call.residual)),
-        block=call.block or min(_MOST_PIXELS, max(_LEAST_PIXELS, fitting)),
+        block=call.block or block,
+        strassen=strassen,
         stream=streams(out.numel(), out.element_size(), threads()),
         nthreads=threads(),
     )

@@ -122,6 +122,21 @@ def _tiles() -> list[Case]:
     ]
 
 
+def _strassen() -> list[Case]:
+    """Blocks of even and odd numbers of pixels, with tails in their columns and in the panels of outputs."""
+    nine, all_rows, stream = (ConvConfig("strassen", block=block, stream=block == 28) for block in (9, 61, 28))
+    return [
+        *(Case(1, c, 150, (9, 11), (1, 1), activation="relu6", config=nine) for c in (32, 39, 64, 728)),
+        *(Case(2, 100, 64, (8, 7), (1, 1), residual=True, activation="silu", config=c) for c in (nine, all_rows)),
+        Case(1, 72, 128, (6, 7), (1, 1), bias=False, activation="relu", config=stream),
+        Case(1, 1024, 200, (5, 7), (1, 1), config=all_rows),  # gathered
+        Case(2, 80, 96, (9, 8), (1, 1), stride=2, residual=True, config=nine),
+        Case(1, 21, 133, (9, 8), (3, 3), stride=2, padding=1, residual=True, activation="leaky", config=all_rows),
+        Case(1, 40, 64, (4, 5, 3), (2, 1, 2), padding=(1, 0, 1), config=nine),
+        Case(1, 64, 64, (13,), (1,), config=ConvConfig("strassen", block=1)),
+    ]
+
+
 _PLANAR = ConvConfig("planar", block=9)
 
 CASES = [
@@ -171,6 +186,7 @@ CASES = [
     # nothing to do
     Case(0, 16, 8, (9, 9), (3, 3), padding=1),
     *_tiles(),
+    *_strassen(),
 ]
 
 

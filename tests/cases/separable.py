@@ -30,6 +30,7 @@ class Case:
     residual: bool = False
     activation: str = "none"
     block: int | None = None
+    strassen: bool | None = None
 
     @property
     def name(self) -> str:
@@ -42,6 +43,7 @@ class Case:
         parts += ["middle"] if self.middle else []
         parts += ["residual"] if self.residual else []
         parts += [self.activation] if self.activation != "none" else []
+        parts += ["strassen"] if self.strassen else []
         return "-".join(parts + ([f"b{self.block}"] if self.block else []))
 
 
@@ -62,6 +64,7 @@ def make(case: Case, seed: int = 0) -> SeparableCall:
         middle_activation=activation_of("separable", case.middle_activation),
         activation=activation_of("separable", case.activation),
         block=case.block,
+        strassen=case.strassen,
     )
     residual = torch.randn(call.out_shape, generator=random)
     return replace(call, residual=residual) if case.residual else call
@@ -94,5 +97,9 @@ CASES = [
     Case(1, 1024, 300, (1, 1)),
     *(Case(1, 32, 50, (19, 18), block=block) for block in (1, 17, 40, 1000)),
     Case(1, 32, 64, (80, 90), activation="relu"),
+    Case(1, 728, 150, (7, 9), middle_activation="relu", activation="relu", block=40, strassen=True),
+    Case(2, 44, 64, (13, 10), residual=True, activation="silu", block=1, strassen=True),
+    Case(1, 40, 133, (5, 6, 7), (3, 3, 3), middle=True, residual=True, strassen=True),
+    Case(1, 64, 128, (1, 1), strassen=True),
     Case(0, 16, 8, (9, 9)),
 ]

@@ -1,0 +1,196 @@
+// Strassen's product of the rows of a block with a pair of panels, in Winograd's form (15 additions): seven
+// products of half the rows, half the columns and one panel each, instead of eight. Included by kernel files
+// only.
+//
+//   A = A11 A12   B = B11 B12   S1 = A21 + A22   T1 = B12 - B11   P1 = A11 B11   P5 = S1 T1
+//       A21 A22       B21 B22   S2 = S1 - A11    T2 = B22 - T1    P2 = A12 B21   P6 = S2 T2
+//                               S3 = A11 - A21   T3 = B22 - B12   P3 = S4 B22    P7 = S3 T3
+//                               S4 = A12 - S2    T4 = T2 - B21    P4 = A22 T4
+//
+//   C11 = P1 + P2   C12 = P1 + P6 + P5 + P3   C21 = P1 + P6 + P7 - P4   C22 = P1 + P6 + P7 + P5
+//
+// (Higham, Accuracy and Stability of Numerical Algorithms, section 23.1.) A11 and A21 have whole blocks of
+// columns, A12 and A22 the rest, where T1 counts as zero. S1 to S4 are made once a block. T1 to T4 are made
+// by the first rows that need them, so packed weights are those of the plain product; made before (four
+// loads, subtractions and stores a vector), they cost 4 to 7 % of the time. Sums of products are what the
+// next product begins with.
+//
+// Rounding errors are a few times those of the plain product, of the largest values in a block: pixels that
+// are paired with much larger ones lose digits, and a value that is not finite reaches the pixel that its own
+// is paired with.
+#pragma once
+
+#include "common/scratch.h"
+#include "cpu/micro_kernel.h"
+
+namespace fastnets {
+namespace FASTNETS_LEVEL {
+namespace {
+
+// kPacked: how the rows of A lie, as in accumulate. Memory of a thread. In float32: with sums rounded to
+// bfloat16, errors were 3.6 times those of the plain product, and it took 1.1 to 1.25 of the time (Zen 5).
+template <bool kPacked>
+class Strassen {
+ public:
+  static FASTNETS_INLINE int64_t bytes(int64_t depth, int64_t rows) {
+    return slice_bytes<float>(4 * sum_elements(depth, rows)) +
+           slice_bytes<float>(4 * right_columns(depth) * kLanes) + slice_bytes<float>(4 * kPanel);
+  }
+
+  // For at most `rows` rows of `depth` columns, in whole factors.
+  FASTNETS_INLINE Strassen(int64_t depth, int64_t rows, Arena arena)
+      : left_(depth - right_columns(depth)),
+        right_(right_columns(depth)),
+        sum_(arena.take<float>(4 * sum_elements(depth, rows))),
+        sum_elements_(sum_elements(depth, rows)),
+        sum_stride_(stride_of(rows)),
+        weights_(arena.take<float>(4 * right_ * kLanes)),
+        panels_(arena.take<float>(4 * kPanel)) {}
+
+  // The product of `count` rows with the panels [from, to) of weights packed by pack_product, in pairs from
+  // the first on. target: where the first of its `lanes` channels go. How many panels are done: all but those
+  // that are no pair of whole ones; none of too small an A.
+  int64_t multiply(const Rows<float>& rows, int64_t count, const float* weights, int64_t from, int64_t to,
+                   const Target<float>& target, const Epilogue& epilogue) {
+    const int64_t pairs = (least(to, target.lanes / kLanes) - from) / 2;
+    if (pairs <= 0 || left_ == 0 || count < 2) return 0;
+    set_rows(rows, count);
+    const RowCut cut(upper_);
+    Target<float> mine = target;
+    for (int64_t panel = from; panel < from + 2 * pairs; panel += 2) {
+      mine.channel = target.channel + panel * kLanes;
+      const float* const b = weights + panel * kLanes * (left_ + right_);
+      multiply_rows<true>(0, cut.begin(1), b, mine, epilogue);
+      for (int64_t part = 1; part < cut.parts; ++part) {
+        multiply_rows<false>(cut.begin(part), cut.begin(part + 1) - cut.begin(part), b, mine, epilogue);
+      }
+    }
+    return 2 * pairs;
+  }
+
+ private:
+  static constexpr int64_t kColumns = Vec::width, kLanes = kPanelVectors * Vec::width;
+  static constexpr int64_t kPanel = kMaxRows * kLanes;
+
+  // Takes the rows of A and makes S1 to S4.
+  void set_rows(const Rows<float>& rows, int64_t count) {
+    rows_ = rows, count_ = count, upper_ = (count + 1) / 2;
+    const int64_t to_right = left_ / kColumns * rows.block_stride, to_lower = upper_ * rows.row_stride;
+    for (int64_t i = 0; i < upper_; ++i) {
+      const bool lower = upper_ + i < count;
+      for (int64_t k = 0; k < right_; k += kColumns) {
+        const int lanes = static_cast<int>(least(right_ - k, kColumns));
+        const bool left = k < left_;
+        const float* const a = rows.a + i * rows.row_stride + k / kColumns * rows.block_stride;
+        float* const to = sum_ + i * kColumns + k / kColumns * sum_stride_;
+        const Vec zero = Vec::set(0.0F);
+        const Vec a11 = left ? Vec::load(a) : zero, a12 = some(a + to_right, lanes);
+        const Vec a21 = left && lower ? Vec::load(a + to_lower) : zero;
+        const Vec a22 = lower ? some(a + to_right + to_lower, lanes) : zero;
+        const Vec s1 = a21 + a22, s2 = s1 - a11;
+        s1.store(to);
+        s2.store(to + sum_elements_);
+        (a11 - a21).store(to + 2 * sum_elements_);
+        (a12 - s2).store(to + 3 * sum_elements_);
+      }
+    }
+  }
+
+  static FASTNETS_INLINE int64_t right_columns(int64_t depth) {
+    return depth - depth / (2 * kColumns) * kColumns;
+  }
+  // An odd number of vectors, so that the columns spread over the cache sets.
+  static FASTNETS_INLINE int64_t stride_of(int64_t rows) { return ((rows + 1) / 2 | 1) * kColumns; }
+  static FASTNETS_INLINE int64_t sum_elements(int64_t depth, int64_t rows) {
+    return (right_columns(depth) + kColumns - 1) / kColumns * stride_of(rows);
+  }
+
+  static FASTNETS_INLINE Vec some(const float* p, int lanes) {
+    return lanes == Vec::width ? Vec::load(p) : Vec::load(p, lanes);
+  }
+
+  FASTNETS_INLINE Rows<float> of_a(int64_t row, int64_t column) const {
+    return {rows_.a + row * rows_.row_stride + column / kColumns * rows_.block_stride, rows_.block_stride,
+            rows_.row_stride};
+  }
+  FASTNETS_INLINE Rows<float> of_sum(int64_t number, int64_t row, int64_t column = 0) const {
+    return {sum_ + (number - 1) * sum_elements_ + row * kColumns + column / kColumns * sum_stride_,
+            sum_stride_, kColumns};
+  }
+  FASTNETS_INLINE Target<float> at(Target<float> target, int64_t row, int64_t channel, const float* before,
+                                   const float* also = nullptr) const {
+    target.y_offset += row;
+    if (target.residual_offset != nullptr) target.residual_offset += row;
+    target.channel += channel, target.lanes = kLanes;
+    target.before[0] = before, target.before[1] = also;
+    return target;
+  }
+
+  // The rows [row, row + upper) of the upper half, and those of the lower one that they are paired with.
+  // kFirst: T1 to T4 are made.
+  template <bool kFirst>
+  void multiply_rows(int64_t row, int64_t upper, const float* panel, const Target<float>& target,
+                     const Epilogue& epilogue) {
+    const auto difference = [](const float* b, const float* minus, float* kept) FASTNETS_INLINE_LAMBDA {
+      if constexpr (kFirst) {
+        return PanelDifference{b, minus, kept};
+      } else {
+        return PackedPanel<float>{kept};
+      }
+    };
+    const auto packed = [](const float* b) FASTNETS_INLINE_LAMBDA { return PackedPanel<float>{b, kFirst}; };
+    const int64_t size = left_ * kLanes, to_right = (left_ + right_) * kLanes, rest = right_ - left_;
+    const float *const b11 = panel, *const b21 = b11 + size, *const b12 = b11 + to_right,
+                       *const b22 = b12 + size;
+    float *const t1 = weights_, *const t2 = t1 + size, *const t3 = t2 + size, *const minus_t4 = t3 + size;
+    float *const u1 = panels_, *const u2 = u1 + kPanel, *const u3 = u2 + kPanel, *const p5 = u3 + kPanel;
+    const int64_t below = upper_ + row, lower = least(upper, count_ - below);
+
+    to_panel<kPacked>(upper, of_a(row, 0), packed(b11), left_, nullptr, u1);
+    to_pixels<kPacked>(upper, of_a(row, left_), packed(b21), right_, at(target, row, 0, u1), epilogue);
+    to_panel<true>(upper, of_sum(1, row), difference(b12, b11, t1), left_, nullptr, p5);
+    to_panel<true>(upper, of_sum(2, row), difference(b22, t1, t2), left_, u1, u2);
+    if (rest > 0) to_panel<true>(upper, of_sum(2, row, left_), packed(b22 + size), rest, u2, u2);
+    to_pixels<true>(upper, of_sum(4, row), packed(b22), right_, at(target, row, kLanes, u2, p5), epilogue);
+    if (lower <= 0) return;
+    to_panel<true>(lower, of_sum(3, row), difference(b22, b12, t3), left_, u2, u3);
+    to_pixels<true>(lower, of_sum(3, row), packed(t3), 0, at(target, below, kLanes, u3, p5), epilogue);
+    if (rest > 0) {
+      to_panel<kPacked>(lower, of_a(below, 2 * left_), difference(b21 + size, b22 + size, minus_t4 + size),
+                        rest, u3, u3);
+    }
+    to_pixels<kPacked>(lower, of_a(below, left_), difference(b21, t2, minus_t4), left_,
+                       at(target, below, 0, u3), epilogue);
+  }
+
+#define FASTNETS_TO_PANEL(rows) product_to_panel<rows, kPanelVectors, Vec, kPackedRows, float, Panel>
+#define FASTNETS_TO_PIXELS(rows) product_to_pixels<rows, kPanelVectors, Vec, kPackedRows, float, Panel>
+
+  template <bool kPackedRows, class Panel>
+  static void to_panel(int64_t count, const Rows<float>& rows, const Panel& b, int64_t depth,
+                       const float* before, float* c) {
+    static constexpr PanelProduct<float, Panel> kProducts[] = {FASTNETS_ROWS(FASTNETS_TO_PANEL)};
+    kProducts[count - 1](rows, b, depth, before, c);
+  }
+  template <bool kPackedRows, class Panel>
+  static void to_pixels(int64_t count, const Rows<float>& rows, const Panel& b, int64_t depth,
+                        const Target<float>& target, const Epilogue& epilogue) {
+    static constexpr PixelProduct<float, Panel> kProducts[] = {FASTNETS_ROWS(FASTNETS_TO_PIXELS)};
+    kProducts[count - 1](rows, b, depth, target, epilogue);
+  }
+
+#undef FASTNETS_TO_PANEL
+#undef FASTNETS_TO_PIXELS
+
+  int64_t left_, right_;  // columns
+  float* sum_;            // S1 to S4, packed
+  int64_t sum_elements_, sum_stride_;
+  float* weights_;                 // T1, T2, T3 and -T4
+  float* panels_;                  // P1, then with P6, then with P7; and P5
+  Rows<float> rows_{};             // A
+  int64_t count_ = 0, upper_ = 0;  // rows of A, and of its upper half
+};
+
+}  // namespace
+}  // namespace FASTNETS_LEVEL
+}  // namespace fastnets
