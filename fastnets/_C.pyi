@@ -22,7 +22,9 @@ class PackedConv:
     def run(
         self,
         x: _Elements,
-        out: _Elements,
+        out: _Elements | None,
+        maxima: _Elements | None,
+        size: tuple[int, int, int],
         stride: tuple[int, int, int],
         pad: tuple[int, int, int],
         dilation: tuple[int, int, int],

@@ -36,8 +36,12 @@ struct ConvCall {
   const void* x;
   int64_t x_stride[4];  // in elements: image, z, y, x
   int64_t x_channel;    // the same of channels: 1 but for the planar kernel
-  void* y;
+  void* y;              // may be null where only the maxima are wanted
   int64_t y_stride[4];
+  // winograd, with an activation that clamps: where the maxima of windows of 2 results along each axis that
+  // the tiles cover go, or null. An odd last result is in no window.
+  void* maxima;
+  int64_t maxima_stride[4];
   const void* weights;  // packed for the kernel that is called, by the same ISA level
   Epilogue epilogue;
   int64_t block;  // output pixels (product, planar, narrow, grouped) or tiles (winograd) of an item

@@ -205,13 +205,19 @@ void run_panel(const Plan<T>& plan, const Own<T>& own, int64_t group, int64_t pa
   for (int64_t t = 0; t < count; ++t) {
     const Tile tile = tile_at(plan, own, first + t);
     TileTarget<T> target{};
-    target.y = static_cast<T*>(call.y) + tile.image * call.y_stride[0];
+    if (call.y != nullptr) target.y = static_cast<T*>(call.y) + tile.image * call.y_stride[0];
+    if (call.maxima != nullptr) {
+      target.maxima = static_cast<T*>(call.maxima) + tile.image * call.maxima_stride[0];
+    }
     if (epilogue.residual != nullptr) {
       target.residual = static_cast<const T*>(epilogue.residual) + tile.image * epilogue.residual_stride[0];
     }
     for (int axis = 0; axis < 3; ++axis) {
       const int64_t step = plan.s.dilation[axis];
-      target.y += tile.at[axis] * call.y_stride[axis + 1];
+      const int window = plan.kind.outputs[axis] > 1 ? 2 : 1;
+      if (target.y != nullptr) target.y += tile.at[axis] * call.y_stride[axis + 1];
+      if (target.maxima != nullptr) target.maxima += tile.at[axis] / window * call.maxima_stride[axis + 1];
+      target.maxima_stride[axis] = call.maxima_stride[axis + 1];
       target.stride[axis] = step * call.y_stride[axis + 1];
       if (target.residual != nullptr) target.residual += tile.at[axis] * epilogue.residual_stride[axis + 1];
       target.residual_stride[axis] = step * epilogue.residual_stride[axis + 1];

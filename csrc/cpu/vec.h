@@ -122,6 +122,9 @@ FASTNETS_INLINE Half operator-(Half a, Half b) { return {_mm256_sub_ps(a.v, b.v)
 FASTNETS_INLINE Half operator*(Half a, Half b) { return {_mm256_mul_ps(a.v, b.v)}; }
 FASTNETS_INLINE Half max(Half a, Half b) { return {_mm256_max_ps(a.v, b.v)}; }
 FASTNETS_INLINE Half min(Half a, Half b) { return {_mm256_min_ps(a.v, b.v)}; }
+FASTNETS_INLINE Half max_or_nan(Half a, Half b) {
+  return {_mm256_mask_blend_ps(_mm256_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q), max(a, b).v, a.v)};
+}
 FASTNETS_INLINE Half fma(Half a, Half b, Half c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 FASTNETS_INLINE Half first_half(Vec a) { return {_mm512_castps512_ps256(a.v)}; }
 

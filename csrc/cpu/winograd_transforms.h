@@ -226,8 +226,10 @@ __attribute__((noinline)) void transform_input(const TileSource<T>& source, floa
 // stride[2].
 template <class T>
 struct TileTarget {
-  T* y;
+  T* y;  // or null, with maxima
   int64_t stride[3];
+  T* maxima;  // null, or those of windows of 2 outputs along each axis of more than 1
+  int64_t maxima_stride[3];
   const T* residual;  // or null
   int64_t residual_stride[3];
   int64_t size[3];  // less than a whole tile at the end of an axis
@@ -245,15 +247,21 @@ struct TileMoments {
   V first, mean, squares;
   float count;
 
+  // The first n of a line of kX.
+  template <int kX>
   FASTNETS_INLINE void add(const V* line, int64_t n) {
     if (count == 0.0F) first = line[0];
     const float outputs = static_cast<float>(n), share = outputs / (count + outputs);
     V sum = V::set(0.0F);
-    for (int64_t x = 0; x < n; ++x) sum = sum + (line[x] - first);
+#pragma GCC unroll 8
+    for (int x = 0; x < kX; ++x) {
+      if (x < n) sum = sum + (line[x] - first);
+    }
     const V own = sum * V::set(1.0F / outputs), delta = own - mean;
-    for (int64_t x = 0; x < n; ++x) {
+#pragma GCC unroll 8
+    for (int x = 0; x < kX; ++x) {
       const V d = (line[x] - first) - own;
-      squares = fma(d, d, squares);
+      if (x < n) squares = fma(d, d, squares);
     }
     mean = fma(delta, V::set(share), mean);
     squares = fma(delta * delta, V::set(share * count), squares);
@@ -267,42 +275,61 @@ struct TileMoments {
   }
 };
 
-// One row of outputs along x through the epilogue.
+// The maxima of a tile's windows, which a row of outputs along x begins, continues or ends.
+template <int kZ, int kY, int kX, class V>
+struct TileMaxima {
+  V window[(kY + 1) / 2][(kX + 1) / 2];
+
+  template <class T>
+  FASTNETS_INLINE void add(const V* line, const TileTarget<T>& t, int64_t z, int64_t y, int64_t channel,
+                           int lanes) {
+    const bool first = (kZ == 1 || z % 2 == 0) && (kY == 1 || y % 2 == 0);
+    const bool last = (kZ == 1 || z % 2 == 1) && (kY == 1 || y % 2 == 1);
+    T* const to = t.maxima + z / 2 * t.maxima_stride[0] + y / 2 * t.maxima_stride[1] + channel;
+#pragma GCC unroll 4
+    for (int x = 0; x < kX / 2; ++x) {
+      V& most = window[y / 2][x];
+      const V own = max_or_nan(line[2 * x], line[2 * x + 1]);
+      most = first ? own : max_or_nan(most, own);
+      if (last && 2 * x + 1 < t.size[2]) most.store(to + x * t.maxima_stride[2], lanes);
+    }
+  }
+};
+
+// One row of outputs along x through the epilogue, in registers.
+template <int kX, class V, class T>
+FASTNETS_INLINE void finish_line(V* line, const TileTarget<T>& t, int64_t z, int64_t y, int64_t channel,
+                                 int lanes, const ChannelTermsOf<V>& terms, const ClampOf<V>& clamp) {
+#pragma GCC unroll 8
+  for (int x = 0; x < kX; ++x) line[x] = terms(line[x]);
+  if (t.residual != nullptr) {
+    const T* const from = t.residual + z * t.residual_stride[0] + y * t.residual_stride[1] + channel;
+#pragma GCC unroll 8
+    for (int x = 0; x < kX; ++x) {
+      if (x < t.size[2]) line[x] = line[x] + V::load(from + x * t.residual_stride[2], lanes);
+    }
+  }
+#pragma GCC unroll 8
+  for (int x = 0; x < kX; ++x) line[x] = clamp(line[x]);
+}
+
 template <int kX, class V, class T>
 FASTNETS_INLINE void store_line(const V* line, const TileTarget<T>& t, int64_t z, int64_t y, int64_t channel,
-                                int lanes, const ChannelTermsOf<V>& terms, const ClampOf<V>& clamp,
-                                TileMoments<V>& moments) {
-  T* to = t.y + z * t.stride[0] + y * t.stride[1] + channel;
-  const T* residual = t.residual == nullptr
-                          ? nullptr
-                          : t.residual + z * t.residual_stride[0] + y * t.residual_stride[1] + channel;
-  if (t.size[2] == kX && residual == nullptr) {
-    if (t.stream) {
+                                int lanes) {
+  T* const to = t.y + z * t.stride[0] + y * t.stride[1] + channel;
+  if (t.size[2] == kX && t.stream) {
 #pragma GCC unroll 8
-      for (int x = 0; x < kX; ++x) clamp(terms(line[x])).stream(to + x * t.stride[2]);
-    } else {
+    for (int x = 0; x < kX; ++x) line[x].stream(to + x * t.stride[2]);
+  } else if (t.size[2] == kX) {
 #pragma GCC unroll 8
-      for (int x = 0; x < kX; ++x) clamp(terms(line[x])).store(to + x * t.stride[2], lanes);
-    }
-    if (t.moments == nullptr) return;
-    V values[kX];
+    for (int x = 0; x < kX; ++x) line[x].store(to + x * t.stride[2], lanes);
+  } else {
 #pragma GCC unroll 8
-    for (int x = 0; x < kX; ++x) values[x] = clamp(terms(line[x]));
-    moments.add(values, kX);
-    return;
-  }
-  V values[kX];
-  for (int64_t x = 0; x < t.size[2]; ++x) {
-    V v = terms(line[x]);
-    if (residual != nullptr) v = v + V::load(residual + x * t.residual_stride[2], lanes);
-    values[x] = v = clamp(v);
-    if (t.stream) {
-      v.stream(to + x * t.stride[2]);
-    } else {
-      v.store(to + x * t.stride[2], lanes);
+    for (int x = 0; x < kX; ++x) {
+      if (x < t.size[2])
+        t.stream ? line[x].stream(to + x * t.stride[2]) : line[x].store(to + x * t.stride[2], lanes);
     }
   }
-  if (t.moments != nullptr) moments.add(values, t.size[2]);
 }
 
 // `lanes` channels of a tile: m[xi * xi_stride] and on are their products.
@@ -314,6 +341,7 @@ FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const
   const ClampOf<V> clamp(epilogue);
   const ChannelTermsOf<V> terms(epilogue, channel, lanes);
   TileMoments<V> moments{};
+  TileMaxima<kZ, kY, kX, V> maxima;
   alignas(64) V tile[kPz > 1 ? kZ * kPlane : 1];
   if (kPz > 1) {
     for (int i = 0; i < kPlane; ++i) {
@@ -343,7 +371,10 @@ FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const
 #pragma GCC unroll 8
       for (int x = 0; x < kPx; ++x) line[x] = plane[y * kPx + x];
       Axis<kX>::output(line);
-      store_line<kX>(line, t, z, y, channel, lanes, terms, clamp, moments);
+      finish_line<kX>(line, t, z, y, channel, lanes, terms, clamp);
+      if (t.y != nullptr) store_line<kX>(line, t, z, y, channel, lanes);
+      if (t.maxima != nullptr) maxima.add(line, t, z, y, channel, lanes);
+      if (t.moments != nullptr) moments.template add<kX>(line, t.size[2]);
     }
   }
   if (t.moments != nullptr) moments.store(t, channel, lanes);

@@ -88,8 +88,10 @@ class PackedConv {
 
   int64_t bytes() const { return bytes_; }
 
-  void run(const py::array& x, const py::array& out, const Axes& stride_of, const Axes& pad,
-           const Axes& dilation, const std::optional<py::array>& scale, const std::optional<py::array>& shift,
+  // Into `out`, the maxima of its windows of 2 into `maxima`, or both; `size` is that of all results.
+  void run(const py::array& x, const std::optional<py::array>& out, const std::optional<py::array>& maxima,
+           const Axes& size, const Axes& stride_of, const Axes& pad, const Axes& dilation,
+           const std::optional<py::array>& scale, const std::optional<py::array>& shift,
            const std::optional<py::array>& residual, int activation, float alpha, float beta,
            const std::optional<py::array>& moments, int64_t block, bool share, bool stream, int nthreads) {
     require_elements(x, kOp, "x", 5, element_);
@@ -99,19 +101,21 @@ class PackedConv {
     } else {
       set_geometry(from, x, kOp, "x");
     }
-    const AnyPixels to = any_output(out, kOp, "out", element_);
+    require(out || maxima, "conv: out and maxima are both None: pass one of them");
+    const AnyPixels most = maxima ? any_output(*maxima, kOp, "maxima", element_) : AnyPixels{};
+    const AnyPixels to = out ? any_output(*out, kOp, "out", element_) : nowhere(most, size);
     require(nthreads >= 1 && block >= 1, "conv: nthreads and block must be 1 or more");
     ConvCall call{};
     ConvShape& s = call.shape;
     s.batch = x.shape(0), s.cin = cin_, s.cout = cout_, s.groups = groups_;
     require(x.shape(1) == cin_,
             "conv: x has shape " + shape_text(x) + ": pass " + std::to_string(cin_) + " channels");
-    require(out.shape(0) == s.batch && out.shape(1) == cout_, "conv: out has shape " + shape_text(out) +
-                                                                  ": pass the batch of x and " +
-                                                                  std::to_string(cout_) + " channels");
+    require(
+        to.batch == s.batch && to.channels == cout_ && std::equal(size.begin(), size.end(), to.size),
+        "conv: out does not have the batch of x, " + std::to_string(cout_) + " channels and the size given");
     for (int i = 0; i < 3; ++i) {
       const int64_t axis = order_[i];
-      s.in[i] = x.shape(2 + axis), s.out[i] = out.shape(2 + axis);
+      s.in[i] = x.shape(2 + axis), s.out[i] = size[axis];
       s.kernel[i] = kernel_[axis], s.stride[i] = stride_of[axis];
       s.pad[i] = pad[axis], s.dilation[i] = dilation[axis];
       require(s.stride[i] >= 1 && s.dilation[i] >= 1 && s.pad[i] >= 0,
@@ -126,6 +130,11 @@ class PackedConv {
     call.x_channel = algorithm_ == "planar" ? element_stride(x, 1) : 1;
     set_strides(from.stride, order_, call.x_stride);
     set_strides(to.stride, order_, call.y_stride);
+    if (maxima) {
+      require_maxima(most, to, moments.has_value(), activation_of(activation, kOp));
+      call.maxima = most.data;
+      set_strides(most.stride, order_, call.maxima_stride);
+    }
     call.weights = weights_.at_least(0);
     const Epilogue given = epilogue_of(to, scale, shift, residual, activation, alpha, beta, kOp);
     call.epilogue = given;
@@ -136,15 +145,36 @@ class PackedConv {
     const int64_t run = algorithm_ == "depthwise" ? cout_ : cout_ / groups_;
     call.stream =
         stream && can_stream(call.y, call.y_stride, run, FASTNETS_CALL(conv_lanes)(), call.epilogue);
-    if (out.size() == 0) return;
+    if (s.out_pixels() * cout_ == 0) return;
     if (s.out_pixels() * cout_ * (cin_ / groups_) * s.taps() < kParallelProducts) nthreads = 1;
     retain(py::cast(this));
     submit(
-        call, [](auto& c) { return Slots{slot(c.x), slot(c.y), slot(c.epilogue.residual)}; },
+        call, [](auto& c) { return Slots{slot(c.x), slot(c.y), slot(c.maxima), slot(c.epilogue.residual)}; },
         scratch_function(), kernel_function(), nthreads);
   }
 
  private:
+  // Results of which only the maxima go anywhere.
+  static AnyPixels nowhere(const AnyPixels& maxima, const Axes& size) {
+    AnyPixels all{};
+    all.element = maxima.element, all.batch = maxima.batch, all.channels = maxima.channels;
+    std::copy(size.begin(), size.end(), all.size);
+    return all;
+  }
+
+  void require_maxima(const AnyPixels& maxima, const AnyPixels& y, bool moments,
+                      Activation activation) const {
+    require(algorithm_ == "winograd" && !moments && activation <= Activation::clamp,
+            "conv: only winograd makes maxima, without moments and with no activation or one that clamps");
+    bool fits = maxima.batch == y.batch && maxima.channels == y.channels;
+    for (int i = 0; i < 3; ++i) {
+      require(tile_[i] == 1 || tile_[i] % 2 == 0, "conv: maxima need tiles of 2, 4 or 6");
+      fits = fits && maxima.size[order_[i]] == y.size[order_[i]] / (tile_[i] == 1 ? 1 : 2);
+    }
+    require(fits,
+            "conv: maxima do not have the batch and channels of the result and half its size, rounded down");
+  }
+
   // Where mean and variance go, (batch, cout, 2).
   double* moments_of(const py::array& moments, const AnyPixels& y, Activation activation) const {
     require(algorithm_ == "winograd" && element_ == Element::float32 && activation <= Activation::clamp,
@@ -258,10 +288,10 @@ void register_conv(py::module_& m) {
       .def(py::init<const py::array&, int64_t, const std::string&, const Axes&, int>(), py::arg("weight"),
            py::arg("groups"), py::arg("algorithm"), py::arg("tile"), py::arg("nthreads"))
       .def_property_readonly("bytes", &PackedConv::bytes)
-      .def("run", &PackedConv::run, py::arg("x"), py::arg("out"), py::arg("stride"), py::arg("pad"),
-           py::arg("dilation"), py::arg("scale"), py::arg("shift"), py::arg("residual"),
-           py::arg("activation"), py::arg("alpha"), py::arg("beta"), py::arg("moments"), py::arg("block"),
-           py::arg("share"), py::arg("stream"), py::arg("nthreads"));
+      .def("run", &PackedConv::run, py::arg("x"), py::arg("out"), py::arg("maxima"), py::arg("size"),
+           py::arg("stride"), py::arg("pad"), py::arg("dilation"), py::arg("scale"), py::arg("shift"),
+           py::arg("residual"), py::arg("activation"), py::arg("alpha"), py::arg("beta"), py::arg("moments"),
+           py::arg("block"), py::arg("share"), py::arg("stream"), py::arg("nthreads"));
   m.def("conv_lanes", [] { return FASTNETS_CALL(conv_lanes)(); });
   m.def(
       "conv_steps",

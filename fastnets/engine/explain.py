@@ -12,7 +12,7 @@ from torch import Tensor
 from fastnets import _C
 from fastnets.engine.gpu_plan import GpuPlan
 from fastnets.engine.graph import Node
-from fastnets.engine.kernels import Concat, Moments, Torch, View
+from fastnets.engine.kernels import Concat, Torch, View, Written
 from fastnets.engine.plan import Plan
 
 
@@ -106,7 +106,7 @@ def explain(plan: Plan | GpuPlan, inputs: Sequence[Tensor], *, runs: int = 10) -
         bytes_, nthreads, machine = plan.storage.bytes, plan.nthreads, f"{plan.nthreads} threads"
     rows: list[Row] = []
     for node in plan.graph.nodes:
-        if node.op == "input" or isinstance(node.kernel, View | Concat | Moments):
+        if node.op == "input" or isinstance(node.kernel, View | Concat | Written):
             continue
         time, flops = seconds.get(node, 0.0), node.kernel.flops(node)
         rate = flops / time / 1e9 if time else 0.0
@@ -155,5 +155,6 @@ def _epilogue(node: Node) -> list[str]:
         "scale" if terms.scale is not None else "",
         "residual" if terms.residual else "",
         terms.activation.name if terms.activation.name != "none" else "",
+        "maxima" if getattr(node.kernel, "maxima", None) else "",
     ]
     return list(filter(None, more))

@@ -124,11 +124,16 @@ def _native(op: Op[Any]) -> Any:
 
 
 @dataclass(eq=False)
-class Moments(Kernel):
-    """Memory for the moments of a convolution's result, (N, C, 2): it writes them, and a norm reads them."""
+class Written(Kernel):
+    """Memory of a value that a later kernel writes beside its own result, as an input that is an output."""
 
     def emit(self, inputs: list[Tensor], out: Tensor) -> None:
         """Nothing to record."""
+
+
+@dataclass(eq=False)
+class Moments(Written):
+    """The moments of a convolution's result, (N, C, 2), which a norm reads."""
 
 
 @dataclass(eq=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -31,6 +31,8 @@ class Conv(Kernel):
     packed: PackedConv | None = field(default=None, init=False)
     config: ConvConfig | None = field(default=None, init=False)
     moments: bool = field(default=False, init=False)  # the last input is where those of the result go
+    # Those of windows of 2 results are the node's value ("only"), or go into the last input ("too").
+    maxima: Literal["only", "too"] | None = field(default=None, init=False)
 
     @property
     def accepts(self) -> frozenset[str]:
@@ -52,12 +54,17 @@ class Conv(Kernel):
 
     def emit(self, inputs: list[Tensor], out: Tensor) -> None:
         residual = inputs[1] if self.terms.residual else None
-        self.run(inputs[0], residual, out, inputs[-1] if self.moments else None)
+        if self.maxima == "only":
+            self.run(inputs[0], residual, None, maxima=out)
+        elif self.maxima == "too":
+            self.run(inputs[0], residual, out, maxima=inputs[-1])
+        else:
+            self.run(inputs[0], residual, out, moments=inputs[-1] if self.moments else None)
 
-    def run(self, x: Tensor, residual: Tensor | None, out: Tensor, moments: Tensor | None = None) -> None:
+    def run(self, x: Tensor, residual: Tensor | None, out: Tensor | None, **also: Tensor | None) -> None:
         packed = self.make()
         self.config = packed.prepare(x.shape)
-        packed(x, residual=residual, out=out, moments=moments)
+        packed(x, residual=residual, out=out, **also)
 
     def make(self) -> PackedConv:
         if self.packed is None:
@@ -77,7 +84,10 @@ class Conv(Kernel):
         return self.packed
 
     def flops(self, node: Node) -> int:
-        return 2 * prod(node.shape) * prod(self.weight.shape[1:])
+        results = prod(node.shape)
+        if self.maxima == "only":
+            results = prod(node.shape[:2]) * prod(self.window.out_size(node.inputs[0].shape[2:], self.weight.shape[2:]))
+        return 2 * results * prod(self.weight.shape[1:])
 
     def choice(self) -> str:
         return "" if self.config is None else describe(self.config)

@@ -22,6 +22,7 @@ from fastnets.engine.gpu_steps import refusal as gpu_refusal
 from fastnets.engine.gpu_steps_conv import WIDEST_PAIR
 from fastnets.engine.graph import Graph
 from fastnets.engine.lower import Context, lower
+from fastnets.engine.maxima import pool_in_producers
 from fastnets.engine.moments import share_moments
 from fastnets.engine.plan import Plan, make_plan
 from fastnets.engine.precision import DTYPES, in_bfloat16
@@ -266,6 +267,7 @@ class Optimized(nn.Module):
                 in_bfloat16(graph)
             else:
                 share_moments(graph)
+            pool_in_producers(graph)
             return make_plan(graph, threads())
 
     def _weight_versions(self) -> int:

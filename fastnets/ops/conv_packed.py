@@ -88,6 +88,7 @@ class PackedConv:
         residual: Tensor | None = None,
         out: Tensor | None = None,
         moments: Tensor | None = None,
+        maxima: Tensor | None = None,
     ) -> Tensor:
         """activation(conv(x) * scale + bias + residual), channels-last.
 
@@ -99,6 +100,8 @@ class PackedConv:
                 of the channels of a wider tensor, or a crop of a larger one.
             moments: (N, Cout, 2) float64 where mean and variance of each channel of the result go, for a norm of it:
                 Winograd makes them along the way.
+            maxima: (N, Cout, *half), where max_pool(result, 2) goes, if `makes_maxima` says that it can be made along
+                the way. Without `out`, nothing else is written, and this is what returns.
 
         Raises:
             InputError: a shape, dtype or layout does not fit.
@@ -109,7 +112,13 @@ class PackedConv:
         reason = _tensor_refusal(call) if self.config is None else refusal(call, config.algorithm)
         if reason is not None:
             raise InputError(f"conv: {config.algorithm} cannot run: {reason}")
-        return run(call, self._pack(call, config), self.scale, moments)
+        return run(call, self._pack(call, config), self.scale, moments, maxima)
+
+    def makes_maxima(self, shape: Sequence[int]) -> bool:
+        """Whether inputs of `shape` run by a kernel that makes the maxima of windows of 2 results along the way."""
+        axes, config = self.weight.dim() - 2, self.prepare(shape)
+        even = all(outputs % 2 == 0 for outputs in config.tile[3 - axes :])
+        return config.algorithm == "winograd" and even and self.activation.clamps
 
     def prepare(self, shape: Sequence[int]) -> ConvConfig:
         """Pack the weights for inputs of `shape`; how they will run."""
@@ -206,17 +215,20 @@ def run(
     packed: tuple[_C.PackedConv, ConvConfig],
     scale: Tensor | None = None,
     moments: Tensor | None = None,
+    maxima: Tensor | None = None,
 ) -> Tensor:
-    """The convolution of `call` by weights that `pack` made of its own; its moments as PackedConv has them."""
+    """The convolution of `call` by weights that `pack` made of its own; moments and maxima as PackedConv has them."""
     weights, config = packed
     # The kernel makes them along the way, of float32 results, which are not rounded after that.
     along = config.algorithm == "winograd" and call.activation.clamps and call.x.dtype == torch.float32
     window = call.window
-    out = empty_channels_last(call.x, call.out_shape) if call.out is None else call.out
+    out = empty_channels_last(call.x, call.out_shape) if call.out is None and maxima is None else call.out
     residual = None if call.residual is None else array5(channels_last(call.residual))
     weights.run(
         x=array5(call.x if config.algorithm == "planar" else channels_last(call.x)),
-        out=array5(out),
+        out=None if out is None else array5(out),
+        maxima=None if maxima is None else array5(maxima),
+        size=three(call.out_shape[2:]),
         stride=three(window.stride),
         pad=three([before for before, _ in window.padding], missing=0),
         dilation=three(window.dilation),
@@ -232,6 +244,9 @@ def run(
         stream=config.stream,
         nthreads=threads(),
     )
+    if out is None:
+        assert maxima is not None
+        return maxima
     if moments is not None and not along:
         _C.moments(x=array5(out), out=moments.numpy(), nthreads=threads())
     return out
