@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime
 import importlib.metadata
+import re
 import statistics
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +26,14 @@ def provenance(threads: int, *packages: str) -> dict[str, object]:
         "threads": threads,
         "versions": " ".join(f"{name} {importlib.metadata.version(name)}" for name in packages),
     }
+
+
+def result_file(name: str) -> Path:
+    """Where a table goes: a folder for each kind of processor, as what is fast on one need not be on another."""
+    kind = re.sub(r"\W+", "-", cpu_model().lower()).strip("-")
+    path = Path(__file__).parent / "results" / kind / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def commit() -> str:

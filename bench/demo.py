@@ -3,7 +3,7 @@
     python bench/demo.py [--record]
 
 Runs `fastnets predict` twice, as a user would, and prints what it cost and where the files are. `--record`
-also writes bench/results/demo.csv.
+also writes bench/results/<processor>/demo.csv.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
-from common import provenance
+from common import provenance, result_file
 from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "tests" / "data"
-RESULTS = Path(__file__).parent / "results" / "demo.csv"
 RUNS = (("ch2.nii.gz", "brain_unet3d", "Mvox"), ("cmu_small_region.svs", "nuclei_demo", "Mpx"))
 STAGES = ("plan", "read", "decode", "network", "merge", "write")
 
@@ -80,7 +79,7 @@ def main() -> None:
         for path in result["files"].values():
             console.print(f"  {path}", soft_wrap=True)
     if options.record:
-        with RESULTS.open("w", newline="") as file:
+        with result_file("demo.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)

@@ -2,7 +2,7 @@
 
     python bench/engine.py [--threads 2]
 
-Writes bench/results/engine_<threads>threads.csv.
+Writes bench/results/<processor>/engine_<threads>threads.csv.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import provenance
+from common import provenance, result_file
 from model_zoo import NETWORKS
 from torch import nn
 
 import fastnets
 from fastnets.tiling.memory import PeakMemory, return_freed_memory
-
-RESULTS = Path(__file__).parent / "results"
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -109,7 +107,7 @@ def main() -> None:
     lines = [*first_call(), *overhead(), *memories(options.threads)]
     for line in lines:
         print(f"{line['what']:45} {line['value']:>9} {line['unit']:3} {line['target']}")
-    with (RESULTS / f"engine_{options.threads}threads.csv").open("w", newline="") as file:
+    with result_file(f"engine_{options.threads}threads.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, [*provenance(options.threads, "torch"), *lines[0]])
         writer.writeheader()
         writer.writerows(provenance(options.threads, "torch") | line for line in lines)

@@ -4,7 +4,7 @@
 
 Each library runs in a process of its own, and calls alternate between them. Nothing is reported for a library whose
 output is not within 1e-4 of torch's float32 (0.1 in bf16), nor where building a network takes it longer than --prepare
-seconds. Rows go into bench/results/models_<dtype>_<threads>threads_<isa>.csv, in place of older ones of the same
+seconds. Rows go into bench/results/<processor>/models_*.csv, in place of older ones of the same
 network. --minutes ends the run before the next network, and --peers without "compile" leaves out the one that takes
 longest to build.
 """
@@ -23,11 +23,10 @@ import threading
 import time
 import warnings
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import torch
-from common import provenance, spread, update
+from common import provenance, result_file, spread, update
 from model_peers import LIBRARIES, PACKAGES, Dtype
 from model_zoo import NETWORKS, Network
 
@@ -41,7 +40,6 @@ BURST_S = 0.1
 """Calls back to back take about so long, and are one at least."""
 RHYTHMS = ("back to back", "after 20 ms")
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.1}
-RESULTS = Path(__file__).parent / "results"
 
 
 def work(library: str, threads: int, dtype: Dtype) -> None:
@@ -227,7 +225,7 @@ def main() -> None:
         "dtype": options.dtype,
         "clock": options.clock,
     }
-    target = RESULTS / f"models_{options.dtype}_{options.threads}threads_{_C.active_isa()}.csv"
+    target = result_file(f"models_{options.dtype}_{options.threads}threads_{_C.active_isa()}.csv")
     lines: list[dict[str, Any]] = []
     try:
         for number, network in enumerate(NETWORKS):

@@ -7,7 +7,7 @@ ours, and our share of the measured peak of that type (above 1 where the algorit
 one). Nothing is reported for a library whose result is wrong; one that is not installed is left out. With --isa the
 only peer is torch, limited to that level.
 
-Rows go into bench/results/ops_<threads>threads_<isa>.csv, in place of older ones of the same layer; and the same
+Rows go into bench/results/<processor>/ops_*.csv, in place of older ones of the same layer; and the same
 figures in the format of pytest-benchmark where --json says, for its `compare`.
 """
 
@@ -25,7 +25,7 @@ import warnings
 from pathlib import Path
 
 import torch
-from common import provenance, spread, update
+from common import provenance, result_file, spread, update
 from layers import LAYERS, Layer
 from op_peers import LIBRARIES, TYPES
 from pytest_benchmark.stats import Stats
@@ -33,7 +33,7 @@ from pytest_benchmark.stats import Stats
 from fastnets import _C
 
 PAUSE_S = 0.1  # threads of ONNX Runtime spin for 50 ms after a call, and would take a core from the next
-RESULTS = Path(__file__).parent / "results"
+
 FAILED, WRONG = -1.0, -2.0
 TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2}  # of a chain; our own errors are what tests/test_ops.py measures
 LIMITS = {"avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}}  # of torch
@@ -167,7 +167,7 @@ def main() -> None:
         "peak_gflops": round(peak / 1e9),
     }
     suffix = "" if options.dtype == "fp32" else "_" + options.dtype
-    target = RESULTS / f"ops_{options.threads}threads_{_C.active_isa()}{suffix}.csv"
+    target = result_file(f"ops_{options.threads}threads_{_C.active_isa()}{suffix}.csv")
     rows: list[Row] = []
     entries: list[Row] = []
     for number, layer in enumerate(LAYERS):

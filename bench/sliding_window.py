@@ -3,7 +3,7 @@
     python bench/sliding_window.py
 
 Each library runs in a process of its own; calls alternate between the two, so that both see the same
-machine. Writes bench/results/sliding_window.csv.
+machine. Writes bench/results/<processor>/sliding_window.csv.
 """
 
 from __future__ import annotations
@@ -19,15 +19,13 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from common import provenance, spread
+from common import provenance, result_file, spread
 
 REPEATS = 15
 PAUSE_S = 0.01  # threads of the other process stop spinning
-RESULTS = Path(__file__).parent / "results" / "sliding_window.csv"
 
 
 @dataclass(frozen=True)
@@ -175,8 +173,7 @@ def main() -> None:
         print(f"{case.name}: {row['ours_ms']} ms, monai {row['peer_ms']} ms, ratio {row['ratio']}", flush=True)
     for worker in workers:
         worker.communicate()
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("w", newline="") as file:
+    with result_file("sliding_window.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -3,7 +3,7 @@
     python bench/tuning.py [--threads 2] [--only 64to64] [--clock cpu]
 
 Tunes each layer into a cache folder of its own, then times both choices in turns with cold caches. Writes
-bench/results/tuning_<threads>threads_<isa>.csv, and fails where the untuned choice is slower by more than 15 %.
+bench/results/<processor>/tuning_*.csv, and fails where the untuned choice is slower by more than 15 %.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import torch
-from common import provenance
+from common import provenance, result_file
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from cases.conv import BENCH, Case, make
@@ -80,7 +80,7 @@ def main() -> None:
                 print(*(f"{key}={value}" for key, value in rows[-1].items() if key not in about), flush=True)
     if not options.only:
         name = f"tuning_{options.threads}threads_{_C.active_isa()}.csv"
-        with (Path(__file__).parent / "results" / name).open("w", newline="") as file:
+        with result_file(name).open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)

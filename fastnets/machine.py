@@ -9,11 +9,13 @@ from pathlib import Path
 
 @functools.cache
 def cpu_model() -> str:
-    """The name of the processor, as the system gives it."""
+    """The name of the processor, as the system gives it; with family and model, which that name may not tell apart."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    found = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(found, "") or platform.processor() or platform.machine()
+    pairs = [line.partition(":") for line in info.read_text(encoding="utf-8").splitlines()] if info.exists() else []
+    found = {name.strip(): value.strip() for name, _, value in reversed(pairs)}
+    name = found.get("model name") or platform.processor() or platform.machine()
+    known = [f"{word} {found[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in found]
+    return f"{name} ({', '.join(known)})" if known else name
 
 
 @functools.cache
