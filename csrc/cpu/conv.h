@@ -57,7 +57,7 @@ FASTNETS_DECLARE_BF16(int, conv_steps, (Element element));
 
 // Bytes of scratch for `threads` threads.
 FASTNETS_DECLARE_BF16(int64_t, conv_product_scratch, (const ConvCall& call, int threads));
-FASTNETS_DECLARE(int64_t, conv_winograd_scratch, (const ConvCall& call, int threads));
+FASTNETS_DECLARE_BF16(int64_t, conv_winograd_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE_BF16(int64_t, conv_depthwise_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE(int64_t, conv_planar_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE(int64_t, conv_narrow_scratch, (const ConvCall& call, int threads));
@@ -65,7 +65,7 @@ FASTNETS_DECLARE(int64_t, conv_grouped_scratch, (const ConvCall& call, int threa
 
 // All threads of a team call these with the same `call` and `scratch`.
 FASTNETS_DECLARE_BF16(void, conv_product, (const ConvCall& call, void* scratch, ThreadContext& context));
-FASTNETS_DECLARE(void, conv_winograd, (const ConvCall& call, void* scratch, ThreadContext& context));
+FASTNETS_DECLARE_BF16(void, conv_winograd, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE_BF16(void, conv_depthwise, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE(void, conv_planar, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE(void, conv_narrow, (const ConvCall& call, void* scratch, ThreadContext& context));
