@@ -46,11 +46,12 @@ class MeshNet(nn.Module):
 
 @dataclass(frozen=True)
 class Network:
-    """A network with random weights, and the shape of its input."""
+    """A network with random weights, the shape of its input, and the package that it comes from, if not ours."""
 
     name: str
     shape: tuple[int, ...]
     build: Callable[[], nn.Module]
+    package: str = ""
 
     @property
     def is_3d(self) -> bool:
@@ -102,8 +103,8 @@ NETWORKS = [
     Network("xception", (1, 3, 299, 299), lambda: create_model("xception")),
     Network("inception_resnet_v2", (1, 3, 299, 299), lambda: create_model("inception_resnet_v2")),
     Network("vgg16", (1, 3, 224, 224), lambda: create_model("vgg16")),
-    Network("resnet50 of torchvision", (1, 3, 224, 224), lambda: _torchvision("resnet50")),
-    Network("densenet121 of torchvision", (1, 3, 224, 224), lambda: _torchvision("densenet121")),
+    Network("resnet50 of torchvision", (1, 3, 224, 224), lambda: _torchvision("resnet50"), "torchvision"),
+    Network("densenet121 of torchvision", (1, 3, 224, 224), lambda: _torchvision("densenet121"), "torchvision"),
     Network("resnet50 batch 8", (8, 3, 224, 224), lambda: create_model("resnet50")),
     Network("mobilenet_v2 batch 8", (8, 3, 224, 224), lambda: create_model("mobilenet_v2")),
     Network("densenet121 batch 8", (8, 3, 224, 224), lambda: create_model("densenet121")),

@@ -12,6 +12,7 @@ longest to build.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import queue
@@ -230,6 +231,9 @@ def main() -> None:
     try:
         for number, network in enumerate(NETWORKS):
             if options.only not in network.name or time.perf_counter() > end:
+                continue
+            if network.package and importlib.util.find_spec(network.package) is None:
+                print(f"{network.name}: left out: {network.package} is not installed", flush=True)
                 continue
             have, missing = ready(workers, number, options.prepare)
             taken = measure(workers, have, options.repeats, options.row, options.clock)
