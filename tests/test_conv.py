@@ -229,7 +229,7 @@ def test_what_the_caches_do_not_hold_is_stored_past_them() -> None:
     def stores_past_them(pixels: int, groups: int = 1) -> bool:
         return choose(ConvShape(1, 64, 64, groups, (1, 1, pixels), (1, 1, 3), (1, 1, 1), (1, 1, 1)), 2).stream
 
-    held = 2 * cache_bytes(2) // (64 * 4)  # by the second level of two threads
+    held = 2 * 2 * cache_bytes(2) // (64 * 4)  # half of it by the second level of two threads
     assert not stores_past_them(held)
     assert stores_past_them(held + 1)
     assert not stores_past_them(held + 1, groups=64)  # waits for memory, not for products
