@@ -77,7 +77,7 @@ def test_what_cannot_be_is_refused() -> None:
         (ConvConfig("product", block=14), "none", (1, 8, 6, 6), "only winograd makes maxima"),
         (winograd, "silu", (1, 8, 6, 6), "with no activation or one that clamps"),
         (winograd, "none", (1, 8, 5, 6), "half its size"),
-        (winograd, "none", (1, 7, 6, 6), "channels"),
+        (winograd, "none", (1, 7, 6, 6), r"maxima has shape \(1, 7, 1, 6, 6\): pass the batch"),
     ):
         conv = PackedConv(weight, padding=1, activation=activation, config=config)
         with pytest.raises(ValueError, match=message):

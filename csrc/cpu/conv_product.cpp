@@ -62,10 +62,7 @@ struct Plan {
                 (s.pad[0] | s.pad[1] | s.pad[2]) == 0 && s.in[0] == s.out[0] && s.in[1] == s.out[1] &&
                 s.in[2] == s.out[2];
   }
-  // Of the output panels of a group; Strassen's pairs of them do not depend on the number of threads.
-  int64_t first_panel(int64_t chunk) const {
-    return call.strassen ? least(panels, (panels + 1) / 2 * chunk / chunks * 2) : panels * chunk / chunks;
-  }
+  int64_t panel_at(int64_t chunk) const { return first_panel(panels, chunk, chunks, call.strassen); }
   int64_t strip_elements() const { return (depth + kColumns<T> - 1) / kColumns<T> * block_stride; }
   int64_t private_bytes() const {
     return slice_bytes<T>(strip_elements()) + 2 * slice_bytes<int64_t>(call.block) +
@@ -223,8 +220,8 @@ void run_items(const ConvCall& call, void* scratch, ThreadContext& context) {
   const Private<T> own{strip, y_offset, residual_offset, arena};
   for (int64_t item; next_item(context, plan.blocks * plan.chunks, item);) {
     const int64_t block = item / plan.chunks, chunk = item % plan.chunks, first = block * call.block;
-    run_item(plan, first, least(call.block, plan.s.out_pixels() - first), plan.first_panel(chunk),
-             plan.first_panel(chunk + 1), own);
+    run_item(plan, first, least(call.block, plan.s.out_pixels() - first), plan.panel_at(chunk),
+             plan.panel_at(chunk + 1), own);
   }
 }
 

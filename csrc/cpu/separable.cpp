@@ -46,8 +46,8 @@ struct Plan {
     }
     block_pixels = least(units, units_each) * unit_pixels;
   }
-  FASTNETS_INLINE int64_t first_panel(int64_t chunk) const {
-    return call.strassen ? least(panels, (panels + 1) / 2 * chunk / chunks * 2) : panels * chunk / chunks;
+  FASTNETS_INLINE int64_t panel_at(int64_t chunk) const {
+    return first_panel(panels, chunk, chunks, call.strassen);
   }
   FASTNETS_INLINE int64_t private_bytes() const {
     return row.bytes() + PixelPanel<T>::bytes(depth, block_pixels) +
@@ -117,7 +117,7 @@ void run_items(const SeparableCall& call, void* scratch, ThreadContext& context)
     const int64_t pixels = fill_panel(plan, tables, panel, plan.units * block / plan.blocks,
                                       plan.units * (block + 1) / plan.blocks);
     Strassen<true> product(plan.depth, plan.block_pixels, arena);
-    project(panel, to, pixels, plan.first_panel(chunk), plan.first_panel(chunk + 1),
+    project(panel, to, pixels, plan.panel_at(chunk), plan.panel_at(chunk + 1),
             call.strassen ? &product : nullptr);
   }
 }

@@ -112,7 +112,8 @@ class PackedConv {
             "conv: x has shape " + shape_text(x) + ": pass " + std::to_string(cin_) + " channels");
     require(
         to.batch == s.batch && to.channels == cout_ && std::equal(size.begin(), size.end(), to.size),
-        "conv: out does not have the batch of x, " + std::to_string(cout_) + " channels and the size given");
+        "conv: " + (out ? "out has shape " + shape_text(*out) : "maxima has shape " + shape_text(*maxima)) +
+            ": pass the batch of x, " + std::to_string(cout_) + " channels and the size given");
     for (int i = 0; i < 3; ++i) {
       const int64_t axis = order_[i];
       s.in[i] = x.shape(2 + axis), s.out[i] = size[axis];
@@ -131,7 +132,7 @@ class PackedConv {
     set_strides(from.stride, order_, call.x_stride);
     set_strides(to.stride, order_, call.y_stride);
     if (maxima) {
-      require_maxima(most, to, moments.has_value(), activation_of(activation, kOp));
+      require_maxima(*maxima, to, moments.has_value(), activation_of(activation, kOp));
       call.maxima = most.data;
       set_strides(most.stride, order_, call.maxima_stride);
     }
@@ -162,17 +163,17 @@ class PackedConv {
     return all;
   }
 
-  void require_maxima(const AnyPixels& maxima, const AnyPixels& y, bool moments,
+  void require_maxima(const py::array& maxima, const AnyPixels& y, bool moments,
                       Activation activation) const {
     require(algorithm_ == "winograd" && !moments && activation <= Activation::clamp,
             "conv: only winograd makes maxima, without moments and with no activation or one that clamps");
-    bool fits = maxima.batch == y.batch && maxima.channels == y.channels;
+    bool fits = maxima.shape(0) == y.batch && maxima.shape(1) == y.channels;
     for (int i = 0; i < 3; ++i) {
       require(tile_[i] == 1 || tile_[i] % 2 == 0, "conv: maxima need tiles of 2, 4 or 6");
-      fits = fits && maxima.size[order_[i]] == y.size[order_[i]] / (tile_[i] == 1 ? 1 : 2);
+      fits = fits && maxima.shape(2 + order_[i]) == y.size[order_[i]] / (tile_[i] == 1 ? 1 : 2);
     }
-    require(fits,
-            "conv: maxima do not have the batch and channels of the result and half its size, rounded down");
+    require(fits, "conv: maxima has shape " + shape_text(maxima) +
+                      ": pass the batch and channels of the result and half its size, rounded down");
   }
 
   // Where mean and variance go, (batch, cout, 2).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -179,15 +180,17 @@ def pack(call: SeparableCall) -> _C.PackedSeparable:
     return _C.PackedSeparable(array5(call.depthwise.detach().contiguous()), array_of(pointwise), threads())
 
 
+@functools.lru_cache(maxsize=256)
+def _strassen_pays(shape: ConvShape) -> bool:
+    return strassen_refusal(shape) is None and strassen_cost(shape) < product_cost(shape)
+
+
 def _choose(call: SeparableCall) -> tuple[int, bool]:
     """Pixels of a block, and whether the 1x1 convolution runs by Strassen's algorithm."""
     batch, cout, *size = call.out_shape
     middle, itemsize, one = len(call.depthwise), call.x.element_size(), (1, 1, 1)
     shape = ConvShape(batch, middle, cout, 1, (1, 1, math.prod(size)), one, one, one, itemsize)
-    if call.strassen is None:
-        strassen = strassen_refusal(shape) is None and strassen_cost(shape) < product_cost(shape)
-    else:
-        strassen = call.strassen
+    strassen = _strassen_pays(shape) if call.strassen is None else call.strassen
     fitting = _PANEL_BYTES // (itemsize * middle)
     return strassen_rows(shape) if strassen else min(_MOST_PIXELS, max(_LEAST_PIXELS, fitting)), strassen
 
