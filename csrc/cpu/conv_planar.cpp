@@ -31,7 +31,8 @@ __attribute__((noinline)) void lines_to_pixels(const Lines& lines, const float* 
   for (int64_t i = 0; i < lines.count; ++i, line += lines.length) {
     const float* tap = line;
     for (int64_t t = 0; t < lines.taps; ++t, tap += lines.dilation, b += kVectors * Vec::width) {
-      add_factors<kRows, kVectors>(sum, StridedRows<float>(tap, lines.stride), PackedPanel<float>{b});
+      add_factors<kRows, kVectors>(sum, StridedRows<float, kRows>(tap, lines.stride),
+                                   PackedPanel<float>{b, {}});
     }
   }
   store_sums<kRows, kVectors>(sum, target, epilogue);

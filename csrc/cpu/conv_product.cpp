@@ -132,17 +132,25 @@ struct Private {
   Arena rest;  // for Strassen's algorithm
 };
 
+// The product with a panel: the first, or the last, of those that the rows meet. What varies is changed in
+// place: a copy would wait for the stores of the product before it.
 template <class Kind, class T>
-FASTNETS_INLINE void multiply_panel(Kind, const Rows<T>& rows, bool in_place, const RowCut& cut, const T* b,
-                                    int64_t depth, const Target<T>& block, const Epilogue& epilogue) {
+FASTNETS_INLINE void multiply_panel(Kind, Rows<T> rows, bool in_place, const RowCut& cut, const T* b,
+                                    bool first, bool last, int64_t depth, Target<T>& target,
+                                    const Epilogue& epilogue) {
+  const T* const a = rows.a;
+  const int64_t *const y_offset = target.y_offset, *const residual_offset = target.residual_offset;
+  const int64_t elements = depth * Kind::kVectors * Vec::width;
+  const T* const next = last ? nullptr : b + elements;
   for (int64_t part = 0; part < cut.parts; ++part) {
     const int64_t begin = cut.begin(part), count = cut.begin(part + 1) - begin;
-    const Rows<T> a{rows.a + begin * rows.row_stride, rows.block_stride, rows.row_stride, rows.cold};
-    Target<T> target = block;
-    target.y_offset += begin;
-    if (target.residual_offset != nullptr) target.residual_offset += begin;
-    pixel_product<Kind, T>(count, in_place)(a, {b, part == 0}, depth, target, epilogue);
+    rows.a = a + begin * rows.row_stride;
+    target.y_offset = y_offset + begin;
+    if (residual_offset != nullptr) target.residual_offset = residual_offset + begin;
+    const PackedPanel<T> panel{b, panel_ahead(b, elements, first, part, cut, next)};
+    pixel_product<Kind, T>(count, in_place)(rows, panel, depth, target, epilogue);
   }
+  target.y_offset = y_offset, target.residual_offset = residual_offset;
 }
 
 // The pixels [first, first + count), and panels [from, to) of each group.
@@ -196,7 +204,8 @@ void run_item(const Plan<T>& plan, int64_t first, int64_t count, int64_t from, i
       target.lanes = least(plan.cout - done, kPanelVectors * Vec::width);
       const T* b = weights + done * plan.depth;
       with_panel(target.lanes, [&](auto kind) FASTNETS_INLINE_LAMBDA {
-        multiply_panel(kind, rows, in_place, cut, b, plan.depth, target, epilogue);
+        multiply_panel(kind, rows, in_place, cut, b, panel == from, panel + 1 == to, plan.depth, target,
+                       epilogue);
       });
       rows.cold = false;
     }

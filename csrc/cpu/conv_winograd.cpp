@@ -5,9 +5,9 @@
 // of the input is a page of zeros, so borders cost nothing, and a dilated convolution is the same code: tiles
 // of pixels that are `dilation` apart.
 //
-// With `share`, a block is larger and belongs to all threads: they fill V together and then split the panels,
-// so that each weight is read once per block. It is for many channels and few pixels, where reading the
-// weights costs more than a barrier.
+// With `share`, a block is larger and belongs to all threads, in three stages: they fill V, then M point by
+// point, and then transform it. Each weight is read once per block, and V and M come from L3 once. It is for
+// many channels and few pixels, where an item of a thread's own would read all weights for few tiles.
 #include "common/scratch.h"
 #include "cpu/conv.h"
 #include "cpu/micro_kernel.h"
@@ -72,22 +72,24 @@ struct Plan {
   int64_t blocks() const { return (tiles + call.block - 1) / call.block; }
   int64_t v_floats() const { return channel_blocks * block_stride; }
   int64_t start_count() const { return axis_tiles[0] + axis_tiles[1] + axis_tiles[2]; }
+  int64_t m_floats() const { return (call.share ? panels : 1) * xis * product_stride; }
+  int64_t transform_bytes() const { return slice_bytes<float>(v_floats()) + slice_bytes<float>(m_floats()); }
   int64_t shared_bytes() const {
-    return slice_bytes<float>(moments_floats()) + (call.share ? slice_bytes<float>(v_floats()) : 0);
+    return slice_bytes<float>(moments_floats()) + (call.share ? transform_bytes() : 0);
   }
   int64_t moments_floats() const { return call.epilogue.moments == nullptr ? 0 : tiles * 3 * s.cout; }
   int64_t private_bytes() const {
-    return (call.share ? 0 : slice_bytes<float>(v_floats())) + slice_bytes<float>(xis * product_stride) +
-           slice_bytes<T>(channel_blocks * Vec::width) + slice_bytes<int64_t>(start_count());
+    return (call.share ? 0 : transform_bytes()) + slice_bytes<T>(channel_blocks * Vec::width) +
+           slice_bytes<int64_t>(start_count());
   }
 };
 
-// Memory of a thread; V may be that of all, and the moments of tiles are.
+// Memory of a thread; V and M may be that of all, and the moments of tiles are.
 template <class T>
 struct Own {
   float* moments;  // [tiles][3][cout]
   float* v;
-  float* m;
+  float* m;            // of one panel, or of all of them
   T* zeros;            // [cin]
   int64_t* starts[3];  // first output of each tile along an axis
 };
@@ -98,9 +100,9 @@ Own<T> take_memory(const Plan<T>& plan, void* scratch, int thread) {
   Arena arena(scratch, plan.shared_bytes() + thread * plan.private_bytes());
   Own<T> own{};
   own.moments = shared.take<float>(plan.moments_floats());
-  Arena& of_v = plan.call.share ? shared : arena;
-  own.v = of_v.take<float>(plan.v_floats());
-  own.m = arena.take<float>(plan.xis * plan.product_stride);
+  Arena& of_transforms = plan.call.share ? shared : arena;
+  own.v = of_transforms.take<float>(plan.v_floats());
+  own.m = of_transforms.take<float>(plan.m_floats());
   own.zeros = arena.take<T>(plan.channel_blocks * Vec::width);
   for (int64_t i = 0; i < plan.channel_blocks * Vec::width; ++i) own.zeros[i] = T{};
   int64_t* next = arena.take<int64_t>(plan.start_count());
@@ -173,34 +175,49 @@ void fill_v(const Plan<T>& plan, const Own<T>& own, int64_t group, int64_t first
   }
 }
 
-template <class Kind, class T>
-FASTNETS_INLINE void multiply_panel(Kind, const Plan<T>& plan, const Own<T>& own, const float* weights,
-                                    int64_t count) {
+// A panel of output channels of a group.
+template <class T>
+struct Panel {
+  int64_t channel, lanes;  // the first channel of the group that it has, and how many
+  const float* weights;    // of the first point
+  int64_t weights_stride;  // from a point to the next
+
+  FASTNETS_INLINE Panel(const Plan<T>& plan, int64_t group, int64_t panel)
+      : channel(panel * kPanelVectors * Vec::width),
+        lanes(least(kPanelVectors * Vec::width, plan.cout - channel)),
+        weights(static_cast<const float*>(plan.call.weights) +
+                (group * plan.vectors * Vec::width + channel) * plan.cin * plan.xis),
+        weights_stride(plan.cin * vectors() * Vec::width) {}
+  FASTNETS_INLINE int64_t vectors() const { return lanes > Vec::width ? 2 : 1; }
+  FASTNETS_INLINE const float* at(int64_t xi) const { return weights + xi * weights_stride; }
+};
+
+// M of one point of a panel, for `count` tiles. cold: its weights are not in L2 yet. next: those of the
+// product that follows, or null.
+template <class T>
+FASTNETS_INLINE void multiply_point(const Plan<T>& plan, const Own<T>& own, const Panel<T>& panel, float* m,
+                                    int64_t xi, int64_t count, bool cold, const float* next) {
   const RowCut cut(count);
-  constexpr int64_t kLanes = Kind::kVectors * Vec::width;
-  for (int64_t xi = 0; xi < plan.xis; ++xi, weights += plan.cin * kLanes) {
+  const float* const weights = panel.at(xi);
+  with_panel(panel.lanes, [&](auto kind) FASTNETS_INLINE_LAMBDA {
+    using Kind = decltype(kind);
     for (int64_t part = 0; part < cut.parts; ++part) {
       const int64_t begin = cut.begin(part);
       const Rows<float> rows{own.v + xi * plan.xi_stride + begin * Vec::width, plan.block_stride, Vec::width};
-      panel_product<Kind>(cut.begin(part + 1) - begin)(rows, {weights, part == 0}, plan.cin, nullptr,
-                                                       own.m + xi * plan.product_stride + begin * kLanes);
+      const PanelAhead ahead = panel_ahead(weights, panel.weights_stride, cold, part, cut, next);
+      panel_product<Kind>(cut.begin(part + 1) - begin)(
+          rows, {weights, ahead}, plan.cin, nullptr,
+          m + xi * plan.product_stride + begin * Kind::kVectors * Vec::width);
     }
-  }
+  });
 }
 
-// One panel of output channels of the tiles [first, first + count), whose transforms are in V.
+// The outputs of a panel, of the tiles [first, first + count), from M.
 template <class T>
-void run_panel(const Plan<T>& plan, const Own<T>& own, int64_t group, int64_t panel, int64_t first,
-               int64_t count) {
+void transform_panel(const Plan<T>& plan, const Own<T>& own, int64_t group, const Panel<T>& panel,
+                     const float* m, int64_t first, int64_t count) {
   const ConvCall& call = plan.call;
   const Epilogue& epilogue = call.epilogue;
-  const int64_t done = panel * kPanelVectors * Vec::width;
-  const float* weights = static_cast<const float*>(call.weights) +
-                         (group * plan.vectors * Vec::width + done) * plan.cin * plan.xis;
-  const int64_t lanes = least(kPanelVectors * Vec::width, plan.cout - done);
-  const int64_t vectors = lanes > Vec::width ? 2 : 1;
-  with_panel(lanes,
-             [&](auto kind) FASTNETS_INLINE_LAMBDA { multiply_panel(kind, plan, own, weights, count); });
   const bool more = Clamp(epilogue).more;
   for (int64_t t = 0; t < count; ++t) {
     const Tile tile = tile_at(plan, own, first + t);
@@ -223,12 +240,12 @@ void run_panel(const Plan<T>& plan, const Own<T>& own, int64_t group, int64_t pa
       target.residual_stride[axis] = step * epilogue.residual_stride[axis + 1];
       target.size[axis] = outputs_at(plan, axis, tile.at[axis]);
     }
-    target.channel = group * plan.cout + done;
-    target.lanes = lanes;
+    target.channel = group * plan.cout + panel.channel;
+    target.lanes = panel.lanes;
     target.stream = call.stream;
     target.moments = epilogue.moments == nullptr ? nullptr : own.moments + (first + t) * 3 * plan.s.cout;
     target.channels = plan.s.cout;
-    plan.kind.output(own.m + t * vectors * Vec::width, plan.product_stride, target, epilogue);
+    plan.kind.output(m + t * panel.vectors() * Vec::width, plan.product_stride, target, epilogue);
     if (!more) continue;
     for (int64_t z = 0; z < target.size[0]; ++z) {
       for (int64_t y = 0; y < target.size[1]; ++y) {
@@ -248,7 +265,13 @@ void run_own_blocks(const Plan<T>& plan, const Own<T>& own, ThreadContext& conte
     const int64_t group = item / blocks, first = item % blocks * plan.call.block;
     const int64_t count = least(plan.call.block, plan.tiles - first);
     fill_v(plan, own, group, first, 0, count);
-    for (int64_t panel = 0; panel < plan.panels; ++panel) run_panel(plan, own, group, panel, first, count);
+    for (int64_t i = 0; i < plan.panels; ++i) {
+      const Panel<T> panel(plan, group, i);
+      for (int64_t xi = 0; xi < plan.xis; ++xi) {
+        multiply_point(plan, own, panel, own.m, xi, count, i + xi == 0, panel.at(xi + 1));
+      }
+      transform_panel(plan, own, group, panel, own.m, first, count);
+    }
   }
   if (plan.call.stream) stream_fence();
   finish(context);
@@ -257,6 +280,9 @@ void run_own_blocks(const Plan<T>& plan, const Own<T>& own, ThreadContext& conte
 template <class T>
 void run_shared_blocks(const Plan<T>& plan, const Own<T>& own, ThreadContext& context) {
   constexpr int64_t kTilesAnItem = 4;
+  const int64_t panel_floats = plan.xis * plan.product_stride;  // of M
+  // A thread reads V of a point for all panels; threads that are too many for the points split the panels.
+  const int64_t chunks = least(plan.panels, (4 * context.threads + plan.xis - 1) / plan.xis);
   for (int64_t group = 0; group < plan.s.groups; ++group) {
     for (int64_t first = 0; first < plan.tiles; first += plan.call.block) {
       const int64_t count = least(plan.call.block, plan.tiles - first);
@@ -265,8 +291,18 @@ void run_shared_blocks(const Plan<T>& plan, const Own<T>& own, ThreadContext& co
         fill_v(plan, own, group, first, from, least(count, from + kTilesAnItem));
       }
       finish(context);
-      for (int64_t panel; next_item(context, plan.panels, panel);) {
-        run_panel(plan, own, group, panel, first, count);
+      for (int64_t item; next_item(context, plan.xis * chunks, item);) {
+        const int64_t xi = item / chunks, chunk = item % chunks;
+        const int64_t from = plan.panels * chunk / chunks, to = plan.panels * (chunk + 1) / chunks;
+        for (int64_t i = from; i < to; ++i) {
+          const float* const next = i + 1 < to ? Panel<T>(plan, group, i + 1).at(xi) : nullptr;
+          const Panel<T> panel(plan, group, i);
+          multiply_point(plan, own, panel, own.m + i * panel_floats, xi, count, i == from, next);
+        }
+      }
+      finish(context);
+      for (int64_t i; next_item(context, plan.panels, i);) {
+        transform_panel(plan, own, group, Panel<T>(plan, group, i), own.m + i * panel_floats, first, count);
       }
       if (plan.call.stream) stream_fence();
       finish(context);

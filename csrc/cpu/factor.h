@@ -66,6 +66,18 @@ FASTNETS_INLINE PairOf<V> as(PairOf<Vec> a) {
 
 #endif
 
+// sum += a b. With AVX2, whose registers just do, the sum is held in its own: where GCC chose the operand
+// that is overwritten, it moved sums through others and through memory.
+template <class V, class A, class B>
+FASTNETS_INLINE void add_product(V& sum, A a, B b) {
+  sum = fma(a, b, sum);
+}
+#if defined(FASTNETS_LEVEL_avx2)
+FASTNETS_INLINE void add_product(Vec& sum, Vec a, Vec b) {
+  asm("vfmadd231ps %2, %1, %0" : "+x"(sum.v) : "x"(a.v), "x"(b.v));
+}
+#endif
+
 // Columns of A that lie together: a vector of factors.
 template <class T>
 constexpr int64_t kColumns = Vec::width * kSteps<T>;

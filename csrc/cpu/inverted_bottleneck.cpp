@@ -96,7 +96,7 @@ __attribute__((noinline)) void expand_pixels(const Rows<T>& x, const T* b, int64
                                              int64_t channel, int64_t lanes, const Epilogue& epilogue) {
   Sums<kRows, Last> sum;
   start<kRows, kVectors>(sum, epilogue, channel, lanes);
-  accumulate<kRows, kVectors, Last, false>(sum, x, PackedPanel<T>{b}, depth);
+  accumulate<kRows, kVectors, Last, false>(sum, x, PackedPanel<T>{b, {}}, depth);
   constexpr int kBefore = (kVectors - 1) * Vec::width;
   const ClampOf<Last> clamp_last(epilogue);
   const ChannelTermsOf<Last> terms_last(epilogue, channel + kBefore, static_cast<int>(lanes - kBefore));

@@ -57,9 +57,11 @@ FASTNETS_INLINE void activate_panel(const PixelPanel<T>& panel, int64_t pixels, 
 
 template <class Kind, class T>
 FASTNETS_INLINE void multiply_panel(Kind, const PixelPanel<T>& panel, const Projection<T>& to, int64_t pixels,
-                                    int64_t lane) {
+                                    int64_t lane, bool first, bool last) {
   static constexpr PixelProduct<T> kProducts[] = {FASTNETS_ROWS(FASTNETS_FROM_PANEL)};
   const RowCut cut(pixels);
+  const T* const weights = to.weights + lane * panel.depth;
+  const int64_t elements = panel.depth * Kind::kVectors * Vec::width;
   for (int64_t part = 0; part < cut.parts; ++part) {
     const int64_t begin = cut.begin(part);
     const Rows<T> rows{panel.a + begin * kColumns<T>, panel.block_stride, kColumns<T>};
@@ -69,7 +71,8 @@ FASTNETS_INLINE void multiply_panel(Kind, const PixelPanel<T>& panel, const Proj
                            lane,
                            least(to.cout - lane, kPanelVectors * Vec::width),
                            to.stream};
-    const PackedPanel<T> b{to.weights + lane * panel.depth, part == 0};
+    const T* const next = last ? nullptr : weights + elements;
+    const PackedPanel<T> b{weights, panel_ahead(weights, elements, first, part, cut, next)};
     kProducts[cut.begin(part + 1) - begin - 1](rows, b, panel.depth, target, to.epilogue);
   }
 }
@@ -91,7 +94,7 @@ FASTNETS_INLINE void project(const PixelPanel<T>& panel, const Projection<T>& in
   }
   for (int64_t i = from + paired; i < to; ++i) {
     with_panel(least(into.cout - i * kLanes, kLanes), [&](auto kind) FASTNETS_INLINE_LAMBDA {
-      multiply_panel(kind, panel, into, pixels, i * kLanes);
+      multiply_panel(kind, panel, into, pixels, i * kLanes, i == from, i + 1 == to);
     });
   }
   if (!Clamp(into.epilogue).more) return;

@@ -62,13 +62,14 @@ class Strassen {
     if (pairs <= 0 || left_ == 0 || count < 2) return 0;
     set_rows(rows, count);
     const RowCut cut(upper_);
-    Target<float> mine = target;
+    target_ = target, target_.lanes = kLanes;
+    y_offset_ = target.y_offset, residual_offset_ = target.residual_offset;
     for (int64_t panel = from; panel < from + 2 * pairs; panel += 2) {
-      mine.channel = target.channel + panel * kLanes;
+      channel_ = target.channel + panel * kLanes;
       const float* const b = weights + panel * kLanes * (left_ + right_);
-      multiply_rows<true>(0, cut.begin(1), b, mine, epilogue);
+      multiply_rows<true>(0, cut.begin(1), b, epilogue);
       for (int64_t part = 1; part < cut.parts; ++part) {
-        multiply_rows<false>(cut.begin(part), cut.begin(part + 1) - cut.begin(part), b, mine, epilogue);
+        multiply_rows<false>(cut.begin(part), cut.begin(part + 1) - cut.begin(part), b, epilogue);
       }
     }
     return 2 * pairs;
@@ -123,28 +124,29 @@ class Strassen {
     return {sum_ + (number - 1) * sum_elements_ + row * kColumns + column / kColumns * sum_stride_,
             sum_stride_, kColumns};
   }
-  FASTNETS_INLINE Target<float> at(Target<float> target, int64_t row, int64_t channel, const float* before,
-                                   const float* also = nullptr) const {
-    target.y_offset += row;
-    if (target.residual_offset != nullptr) target.residual_offset += row;
-    target.channel += channel, target.lanes = kLanes;
-    target.before[0] = before, target.before[1] = also;
-    return target;
+  // Where a product of rows goes: changed in place, as a copy would wait for the stores of the one before it.
+  FASTNETS_INLINE const Target<float>& at(int64_t row, int64_t channel, const float* before,
+                                          const float* also = nullptr) {
+    target_.y_offset = y_offset_ + row;
+    if (residual_offset_ != nullptr) target_.residual_offset = residual_offset_ + row;
+    target_.channel = channel_ + channel;
+    target_.before[0] = before, target_.before[1] = also;
+    return target_;
   }
 
   // The rows [row, row + upper) of the upper half, and those of the lower one that they are paired with.
   // kFirst: T1 to T4 are made.
   template <bool kFirst>
-  void multiply_rows(int64_t row, int64_t upper, const float* panel, const Target<float>& target,
-                     const Epilogue& epilogue) {
+  void multiply_rows(int64_t row, int64_t upper, const float* panel, const Epilogue& epilogue) {
     const auto difference = [](const float* b, const float* minus, float* kept) FASTNETS_INLINE_LAMBDA {
       if constexpr (kFirst) {
         return PanelDifference{b, minus, kept};
       } else {
-        return PackedPanel<float>{kept};
+        return PackedPanel<float>{kept, {}};
       }
     };
-    const auto packed = [](const float* b) FASTNETS_INLINE_LAMBDA { return PackedPanel<float>{b, kFirst}; };
+    const auto packed = [](const float* b)
+                            FASTNETS_INLINE_LAMBDA { return PackedPanel<float>{b, {b, kFirst}}; };
     const int64_t size = left_ * kLanes, to_right = (left_ + right_) * kLanes, rest = right_ - left_;
     const float *const b11 = panel, *const b21 = b11 + size, *const b12 = b11 + to_right,
                        *const b22 = b12 + size;
@@ -153,20 +155,20 @@ class Strassen {
     const int64_t below = upper_ + row, lower = least(upper, count_ - below);
 
     to_panel<kPacked>(upper, of_a(row, 0), packed(b11), left_, nullptr, u1);
-    to_pixels<kPacked>(upper, of_a(row, left_), packed(b21), right_, at(target, row, 0, u1), epilogue);
+    to_pixels<kPacked>(upper, of_a(row, left_), packed(b21), right_, at(row, 0, u1), epilogue);
     to_panel<true>(upper, of_sum(1, row), difference(b12, b11, t1), left_, nullptr, p5);
     to_panel<true>(upper, of_sum(2, row), difference(b22, t1, t2), left_, u1, u2);
     if (rest > 0) to_panel<true>(upper, of_sum(2, row, left_), packed(b22 + size), rest, u2, u2);
-    to_pixels<true>(upper, of_sum(4, row), packed(b22), right_, at(target, row, kLanes, u2, p5), epilogue);
+    to_pixels<true>(upper, of_sum(4, row), packed(b22), right_, at(row, kLanes, u2, p5), epilogue);
     if (lower <= 0) return;
     to_panel<true>(lower, of_sum(3, row), difference(b22, b12, t3), left_, u2, u3);
-    to_pixels<true>(lower, of_sum(3, row), packed(t3), 0, at(target, below, kLanes, u3, p5), epilogue);
+    to_pixels<true>(lower, of_sum(3, row), packed(t3), 0, at(below, kLanes, u3, p5), epilogue);
     if (rest > 0) {
       to_panel<kPacked>(lower, of_a(below, 2 * left_), difference(b21 + size, b22 + size, minus_t4 + size),
                         rest, u3, u3);
     }
-    to_pixels<kPacked>(lower, of_a(below, left_), difference(b21, t2, minus_t4), left_,
-                       at(target, below, 0, u3), epilogue);
+    to_pixels<kPacked>(lower, of_a(below, left_), difference(b21, t2, minus_t4), left_, at(below, 0, u3),
+                       epilogue);
   }
 
 #define FASTNETS_TO_PANEL(rows) product_to_panel<rows, kPanelVectors, Vec, kPackedRows, float, Panel>
@@ -191,10 +193,13 @@ class Strassen {
   int64_t left_, right_;  // columns
   float* sum_;            // S1 to S4, packed
   int64_t sum_elements_, sum_stride_;
-  float* weights_;                 // T1, T2, T3 and -T4
-  float* panels_;                  // P1, then with P6, then with P7; and P5
-  Rows<float> rows_{};             // A
-  int64_t count_ = 0, upper_ = 0;  // rows of A, and of its upper half
+  float* weights_;                                                  // T1, T2, T3 and -T4
+  float* panels_;                                                   // P1, then with P6, then with P7; and P5
+  Rows<float> rows_{};                                              // A
+  Target<float> target_{};                                          // of a product,
+  const int64_t *y_offset_ = nullptr, *residual_offset_ = nullptr;  // of the first row,
+  int64_t channel_ = 0;                                             // and of the pair of panels
+  int64_t count_ = 0, upper_ = 0;                                   // rows of A, and of its upper half
 };
 
 }  // namespace
