@@ -52,7 +52,7 @@ class ConvConfig:
             "grouped" or "depthwise".
         tile: Winograd's outputs along z, y, x; 1 along axes with kernel 1, and 3 along those with stride 2.
         block: output pixels (product, strassen, planar, narrow) or tiles (winograd) of a work item.
-        share: Winograd: the threads share transformed tiles and split the output channels.
+        share: Winograd: the threads share transformed tiles and products, and read each weight once a block.
         stream: stores past the caches.
     """
 
@@ -225,9 +225,11 @@ def tiles_of(shape: ConvShape) -> tuple[Axes, ...]:
 
 
 _NARROW_PIXELS = 1024
-_BLOCK_BYTES = 512 << 10  # half of a core's L2, for the transformed tiles or gathered pixels of an item
-_ALL_BYTES = 800 << 10  # of L2, for those, their products and the weights, where all three fit
-_SHARED_BYTES = 8 << 20  # a part of L3, for those that threads share
+_BLOCK_BYTES = cache_bytes(2) // 2  # for the transformed tiles or gathered pixels of an item
+_ALL_BYTES = cache_bytes(2) * 4 // 5  # for those, their products and the weights, where all three fit
+_SHARED_BYTES = 8 << 20  # a part of L3, for the transformed tiles and products that threads share
+_LEAST_TILES = 12  # of an item, whether they fit or not: each reads all weights (3D, AVX2: 5 to 15 % faster than 6)
+_FED = 14  # an item of fewer tiles waits for the weights (256 channels, AVX2: 0.7 of the time if shared)
 
 
 def _block(count: int, fitting: int, lowest: int, highest: int, nthreads: int) -> int:
@@ -264,17 +266,19 @@ def _winograd(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
     inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
     row = points * vectors(inputs) * lanes
     stream = _streams(shape, nthreads)
-    # Reading the weights once for all threads pays where an item of each thread's own would be small, or the
-    # weights are large; it needs panels of output channels (2 vectors each) for all threads.
-    few = tiles < 4 * product_rows() * nthreads
-    if (few or inputs >= 512) and vectors(outputs) >= 4 * nthreads:
-        return ConvConfig("winograd", tile, max(1, min(tiles, 112, _SHARED_BYTES // (4 * row))), True, stream)
-    lowest = 2 if inputs >= 256 and tile[0] == 1 else 1
     fitting = _BLOCK_BYTES // (4 * row)
+    # Reading the weights once for all threads pays where an item of each thread's own would be small; it needs
+    # panels of output channels (2 vectors each) for all threads. In 3D, V and M are too large for it.
+    few = tiles < 4 * product_rows() * nthreads
+    if (few or (fitting < _FED and tile[0] == 1)) and vectors(outputs) >= 4 * nthreads:
+        both = row + points * vectors(outputs) * lanes
+        parts = -(-tiles // max(1, min(56, _SHARED_BYTES // (4 * both))))
+        return ConvConfig("winograd", tile, max(1, -(-tiles // max(1, parts))), True, stream)
     weights, products = 4 * points * inputs * vectors(outputs) * lanes, points * 2 * lanes
     if weights < _ALL_BYTES:  # 64 channels, dilated: 6 to 9 % faster than blocks of twice the size
         fitting = min(fitting, (_ALL_BYTES - weights) // (4 * (row + products)))
-    return ConvConfig("winograd", tile, _block(tiles, fitting, lowest, 2, nthreads), stream=stream)
+    lowest = -(-_LEAST_TILES // product_rows())
+    return ConvConfig("winograd", tile, _block(tiles, fitting, lowest, 2 * lowest, nthreads), stream=stream)
 
 
 def _out_bytes(shape: ConvShape) -> int:

@@ -21,9 +21,8 @@ _PAIRS = 3.0  # of a tap in bfloat16, more than of one in float32
 _PRODUCT_SHARE, _WINOGRAD_SHARE, _PLANAR_SHARE = 0.85, 0.9, 0.9
 _COPY = 0.5  # of an element of a line: less from a line, more from pixels
 _SUMS = 6.0  # Strassen's, of a vector of inputs
-_NEW_SUMS = 0.2  # what the sums of weights add to its first products
+_NEW_SUMS = {14: 0.2, 6: 1.0}  # what the sums of weights add to its first products, by their rows
 _JOIN = 3.0  # the sums of an output over the lanes, and its store
-_FETCH = 4.0  # a vector of weights: in a network they come from memory
 _SETTLING = 3  # what starting and storing a product of Winograd's costs, in inputs
 _FEW_ROWS = 8  # a product of fewer rows costs as much: it waits for the weights
 
@@ -32,12 +31,17 @@ def vectors(channels: int) -> int:
     return -(-channels // _C.conv_lanes())
 
 
+def fetch_cost() -> float:
+    """Of a vector of weights: in a network they come from memory, for which more of the shorter multiply-adds wait."""
+    return 4.0 if _C.conv_lanes() == 16 else 7.0
+
+
 def product_cost(shape: ConvShape) -> float:
     taps, inputs, outputs = math.prod(shape.kernel), shape.cin // shape.groups, shape.cout // shape.groups
     steps = _C.conv_steps(shape.itemsize == 2)
     multiply = shape.pixels * taps * inputs * vectors(outputs) / (steps * _PRODUCT_SHARE)
     gather = (_PAIRS if steps > 1 else 0.0) + -(-vectors(inputs) // steps) * _GATHER
-    fetch = taps * inputs * vectors(outputs) * _FETCH * shape.itemsize / 4
+    fetch = taps * inputs * vectors(outputs) * fetch_cost() * shape.itemsize / 4
     return shape.groups * (multiply + (shape.pixels * taps * gather if taps > 1 else 0.0) + fetch)
 
 
@@ -59,7 +63,8 @@ def strassen_cost(shape: ConvShape) -> float:
     depth, outputs = math.prod(shape.kernel) * shape.cin, vectors(shape.cout)
     multiply = shape.pixels * depth * outputs / _PRODUCT_SHARE
     products = min(max(1, shape.pixels), strassen_rows(shape)) / 2 / product_rows()
-    return product_cost(shape) + multiply * (_NEW_SUMS / products - 1 / 8) + shape.pixels * vectors(depth) * _SUMS
+    sums = shape.pixels * vectors(depth) * _SUMS + multiply * _NEW_SUMS[product_rows()] / products
+    return product_cost(shape) - multiply / 8 + sums
 
 
 def planar_cost(shape: ConvShape) -> float:
@@ -88,4 +93,4 @@ def winograd_cost(shape: ConvShape, tile: Axes) -> float:
     inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
     multiply = max(tiles, _FEW_ROWS) * (inputs + _SETTLING) * vectors(outputs) / _WINOGRAD_SHARE
     transform = tiles * (vectors(inputs) * _INPUT + vectors(outputs) * _OUTPUT)
-    return shape.groups * points * (multiply + transform + inputs * vectors(outputs) * _FETCH)
+    return shape.groups * points * (multiply + transform + inputs * vectors(outputs) * fetch_cost())

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastnets import _C
 from fastnets.errors import InputError
+from fastnets.machine import cache_bytes
 from fastnets.ops.arguments import kernel_refusal, out_refusal, result_like
 from fastnets.ops.conv_arguments import Padding, Window, check_result, check_vectors, three, window_of
 from fastnets.ops.conv_choice import ConvShape, strassen_refusal, streams
@@ -20,7 +21,7 @@ from fastnets.ops.epilogue import Activation, activation_of
 from fastnets.ops.layout import KERNEL_DTYPES, array5, array_of, channels_last, floats_of, threads
 
 # A block's panel of depthwise results: a quarter of a core's L2, beside which the weights stream through.
-_PANEL_BYTES = 256 << 10
+_PANEL_BYTES = cache_bytes(2) // 4
 _LEAST_PIXELS, _MOST_PIXELS = 32, 112
 
 
