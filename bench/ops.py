@@ -153,6 +153,9 @@ def main() -> None:
     if options.worker:
         work(options.worker, options.threads, options.dtype)
         return
+    if options.isa == _C.available_isas()[-1]:
+        print(f"{options.isa} is this machine's own level: the run without --isa has it, with torch beside it")
+        return
     if options.isa:
         os.environ["FASTNETS_ISA"] = options.isa  # before the level is chosen
     peers = ["torch"] if options.isa else options.peers.split(",") if options.peers else [*LIBRARIES]

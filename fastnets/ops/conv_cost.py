@@ -70,7 +70,8 @@ def strassen_cost(shape: ConvShape) -> float:
 def planar_cost(shape: ConvShape) -> float:
     multiply = math.prod(shape.kernel) * vectors(shape.cout) / _PLANAR_SHARE
     copy = math.prod(shape.kernel[:2]) * shape.stride[2] * _COPY
-    return shape.pixels * shape.cin * (multiply + copy)
+    fetch = math.prod(shape.kernel) * shape.cin * vectors(shape.cout) * fetch_cost()
+    return shape.pixels * shape.cin * (multiply + copy) + fetch
 
 
 def narrow_cost(shape: ConvShape) -> float:
