@@ -22,6 +22,8 @@ _PRODUCT_SHARE, _WINOGRAD_SHARE, _PLANAR_SHARE = 0.85, 0.9, 0.9
 _COPY = 0.5  # of an element of a line: less from a line, more from pixels
 _SUMS = 6.0  # Strassen's, of a vector of inputs
 _NEW_SUMS = {14: 0.2, 6: 1.0}  # what the sums of weights add to its first products, by their rows
+_FETCH = 4.0  # a vector of weights: in a network they come from memory,
+_FETCH_SHORT = 7.0  # for which more of the multiply-adds of a shorter vector wait (Winograd's have the most)
 _JOIN = 3.0  # the sums of an output over the lanes, and its store
 _SETTLING = 3  # what starting and storing a product of Winograd's costs, in inputs
 _FEW_ROWS = 8  # a product of fewer rows costs as much: it waits for the weights
@@ -31,17 +33,12 @@ def vectors(channels: int) -> int:
     return -(-channels // _C.conv_lanes())
 
 
-def fetch_cost() -> float:
-    """Of a vector of weights: in a network they come from memory, for which more of the shorter multiply-adds wait."""
-    return 4.0 if _C.conv_lanes() == 16 else 7.0
-
-
 def product_cost(shape: ConvShape) -> float:
     taps, inputs, outputs = math.prod(shape.kernel), shape.cin // shape.groups, shape.cout // shape.groups
     steps = _C.conv_steps(shape.itemsize == 2)
     multiply = shape.pixels * taps * inputs * vectors(outputs) / (steps * _PRODUCT_SHARE)
     gather = (_PAIRS if steps > 1 else 0.0) + -(-vectors(inputs) // steps) * _GATHER
-    fetch = taps * inputs * vectors(outputs) * fetch_cost() * shape.itemsize / 4
+    fetch = taps * inputs * vectors(outputs) * _FETCH * shape.itemsize / 4
     return shape.groups * (multiply + (shape.pixels * taps * gather if taps > 1 else 0.0) + fetch)
 
 
@@ -70,8 +67,7 @@ def strassen_cost(shape: ConvShape) -> float:
 def planar_cost(shape: ConvShape) -> float:
     multiply = math.prod(shape.kernel) * vectors(shape.cout) / _PLANAR_SHARE
     copy = math.prod(shape.kernel[:2]) * shape.stride[2] * _COPY
-    fetch = math.prod(shape.kernel) * shape.cin * vectors(shape.cout) * fetch_cost()
-    return shape.pixels * shape.cin * (multiply + copy) + fetch
+    return shape.pixels * shape.cin * (multiply + copy)
 
 
 def narrow_cost(shape: ConvShape) -> float:
@@ -90,8 +86,9 @@ def points_of(tile: Axes) -> int:
 
 
 def winograd_cost(shape: ConvShape, tile: Axes) -> float:
+    fetch = _FETCH if product_rows() > 6 else _FETCH_SHORT
     points, tiles = points_of(tile), tile_count(shape, tile)
     inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
     multiply = max(tiles, _FEW_ROWS) * (inputs + _SETTLING) * vectors(outputs) / _WINOGRAD_SHARE
     transform = tiles * (vectors(inputs) * _INPUT + vectors(outputs) * _OUTPUT)
-    return shape.groups * points * (multiply + transform + inputs * vectors(outputs) * fetch_cost())
+    return shape.groups * points * (multiply + transform + inputs * vectors(outputs) * fetch)
