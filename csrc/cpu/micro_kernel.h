@@ -18,7 +18,7 @@ namespace {
 // Rows of a product: with two vectors a row, 28 of 32 registers accumulate (AVX-512), or 12 of 16.
 //
 // Factors that are added between two branches: six rows leave little time for counting, and with a branch a
-// factor a product of 728 columns took 1.19 of the time (AVX2, Zen 3).
+// factor products took 1.03 to 1.1 of the time (AVX2, Zen 3).
 #if defined(FASTNETS_LEVEL_avx512)
 constexpr int kMaxRows = 14, kUnrolled = 1;
 #else
@@ -89,14 +89,12 @@ struct StridedRows {
   }
 };
 
-// Where the panel is: packed, or the difference of two packed ones, which is kept for later products. Its
-// loads, subtraction and store take units that the multiply-adds of ten rows or more leave idle.
 constexpr int64_t kPanelAhead = 4096;
 
 // Lines to fetch into L2 meanwhile, evenly: of a panel that is not there yet, kPanelAhead before they are
 // used (the core's own prefetcher alone let products with weights from memory take 1.07 of the time (Zen 5),
 // and from 4 KiB to 50 KiB ahead all are as fast); or one of `parts` equal parts of the next panel (Zen 3:
-// layers with weights from memory 1.03 to 1.3 times faster; Zen 5: networks within 1 %).
+// layers with weights from memory 1.03 to 1.3 times faster; Zen 5, besides the first: networks within 1 %).
 struct PanelAhead {
   const char* line = nullptr;
   int64_t parts = 1;
@@ -115,6 +113,8 @@ struct PanelAhead {
   }
 };
 
+// Where the panel is: packed, or the difference of two packed ones, which is kept for later products. Its
+// loads, subtraction and store take units that the multiply-adds of ten rows or more leave idle.
 template <class T>
 struct PackedPanel {
   static constexpr int64_t kVector = kColumns<T>;  // elements of a vector of factors

@@ -94,7 +94,7 @@ FASTNETS_INLINE void project(const PixelPanel<T>& panel, const Projection<T>& in
   }
   for (int64_t i = from + paired; i < to; ++i) {
     with_panel(least(into.cout - i * kLanes, kLanes), [&](auto kind) FASTNETS_INLINE_LAMBDA {
-      multiply_panel(kind, panel, into, pixels, i * kLanes, i == from, i + 1 == to);
+      multiply_panel(kind, panel, into, pixels, i * kLanes, i == from + paired, i + 1 == to);
     });
   }
   if (!Clamp(into.epilogue).more) return;

@@ -228,8 +228,8 @@ _NARROW_PIXELS = 1024
 _BLOCK_BYTES = cache_bytes(2) // 2  # for the transformed tiles or gathered pixels of an item
 _ALL_BYTES = cache_bytes(2) * 4 // 5  # for those, their products and the weights, where all three fit
 _SHARED_BYTES = 8 << 20  # a part of L3, for the transformed tiles and products that threads share
-_LEAST_TILES = 12  # of an item, whether they fit or not: each reads all weights (3D, AVX2: 5 to 15 % faster than 6)
-_FED = 14  # an item of fewer tiles waits for the weights (256 channels, AVX2: 0.7 of the time if shared)
+_LEAST_TILES = 12  # of an item, whether they fit or not: each reads all weights (3D, AVX2: 0 to 11 % faster than 6)
+_FED = 14  # an item of fewer tiles waits for the weights (256 channels, AVX2: 0.7 to 0.9 of the time if shared)
 
 
 def _block(count: int, fitting: int, lowest: int, highest: int, nthreads: int) -> int:
@@ -268,12 +268,13 @@ def _winograd(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
     stream = _streams(shape, nthreads)
     fitting = _BLOCK_BYTES // (4 * row)
     # Reading the weights once for all threads pays where an item of each thread's own would be small; it needs
-    # panels of output channels (2 vectors each) for all threads. In 3D, V and M are too large for it.
+    # panels of output channels (2 vectors each) for all threads. In 3D it
+    # took 1.04 to 1.9 of the time at 32 and 64 channels, and as long at 128.
     few = tiles < 4 * product_rows() * nthreads
     if (few or (fitting < _FED and tile[0] == 1)) and vectors(outputs) >= 4 * nthreads:
         both = row + points * vectors(outputs) * lanes
-        parts = -(-tiles // max(1, min(56, _SHARED_BYTES // (4 * both))))
-        return ConvConfig("winograd", tile, max(1, -(-tiles // max(1, parts))), True, stream)
+        blocks = max(1, -(-tiles // max(1, min(56, _SHARED_BYTES // (4 * both)))))
+        return ConvConfig("winograd", tile, max(1, -(-tiles // blocks)), True, stream)
     weights, products = 4 * points * inputs * vectors(outputs) * lanes, points * 2 * lanes
     if weights < _ALL_BYTES:  # 64 channels, dilated: 6 to 9 % faster than blocks of twice the size
         fitting = min(fitting, (_ALL_BYTES - weights) // (4 * (row + products)))

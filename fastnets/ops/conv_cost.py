@@ -22,8 +22,8 @@ _PRODUCT_SHARE, _WINOGRAD_SHARE, _PLANAR_SHARE = 0.85, 0.9, 0.9
 _COPY = 0.5  # of an element of a line: less from a line, more from pixels
 _SUMS = 6.0  # Strassen's, of a vector of inputs
 _NEW_SUMS = {14: 0.2, 6: 1.0}  # what the sums of weights add to its first products, by their rows
-_FETCH = 4.0  # a vector of weights: in a network they come from memory,
-_FETCH_SHORT = 7.0  # for which more of the multiply-adds of a shorter vector wait (Winograd's have the most)
+_FETCH = 4.0  # a vector of weights: in a network they come from memory
+_WINOGRAD_FETCH = {14: 4.0, 6: 7.0}  # the same by rows: a shorter multiply-add waits longer (reasoned, not fitted)
 _JOIN = 3.0  # the sums of an output over the lanes, and its store
 _SETTLING = 3  # what starting and storing a product of Winograd's costs, in inputs
 _FEW_ROWS = 8  # a product of fewer rows costs as much: it waits for the weights
@@ -86,9 +86,8 @@ def points_of(tile: Axes) -> int:
 
 
 def winograd_cost(shape: ConvShape, tile: Axes) -> float:
-    fetch = _FETCH if product_rows() > 6 else _FETCH_SHORT
     points, tiles = points_of(tile), tile_count(shape, tile)
     inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
     multiply = max(tiles, _FEW_ROWS) * (inputs + _SETTLING) * vectors(outputs) / _WINOGRAD_SHARE
     transform = tiles * (vectors(inputs) * _INPUT + vectors(outputs) * _OUTPUT)
-    return shape.groups * points * (multiply + transform + inputs * vectors(outputs) * fetch)
+    return shape.groups * points * (multiply + transform + inputs * vectors(outputs) * _WINOGRAD_FETCH[product_rows()])
