@@ -213,7 +213,8 @@ FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const
   const ClampOf<V> clamp(epilogue);
   const ChannelTermsOf<V> terms(epilogue, channel, lanes);
   TileMoments<V> moments{};
-  TileMaxima<kZ, kY, kX, V> maxima{};
+  TileMaxima<kZ, kY, kX, V> maxima;
+  if (t.maxima != nullptr) maxima = {};  // for all tiles, it took 0.15 of a dilated network's time (Zen 5)
   alignas(64) V tile[kPz > 1 ? kZ * kPlane : 1];
   if (kPz > 1) {
     for (int i = 0; i < kPlane; ++i) {
