@@ -10,7 +10,6 @@
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
-namespace {
 
 // e^v: 2^k e^r with |r| <= ln(2) / 2, by the Taylor series of e^r to r^7, whose remainder is 5e-9.
 // Saturates at 2^-126 and at 2.4e38.
@@ -159,6 +158,5 @@ struct ChannelTermsOf {
 };
 using ChannelTerms = ChannelTermsOf<Vec>;
 
-}  // namespace
 }  // namespace FASTNETS_LEVEL
 }  // namespace fastnets

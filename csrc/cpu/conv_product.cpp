@@ -5,22 +5,12 @@
 // strip row streams from L2 at 4 bytes a lane and cycle, and the sums stay in registers.
 #include "common/scratch.h"
 #include "cpu/conv.h"
-#include "cpu/micro_kernel.h"
+#include "cpu/products.h"
 #include "cpu/strassen.h"
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
 namespace {
-
-#define FASTNETS_PACKED(rows) product_to_pixels<rows, Kind::kVectors, typename Kind::Last, true, T>
-#define FASTNETS_IN_PLACE(rows) product_to_pixels<rows, Kind::kVectors, typename Kind::Last, false, T>
-
-template <class Kind, class T>
-FASTNETS_INLINE PixelProduct<T> pixel_product(int64_t rows, bool in_place) {
-  static constexpr PixelProduct<T> kPacked[] = {FASTNETS_ROWS(FASTNETS_PACKED)};
-  static constexpr PixelProduct<T> kInPlace[] = {FASTNETS_ROWS(FASTNETS_IN_PLACE)};
-  return (in_place ? kInPlace : kPacked)[rows - 1];
-}
 
 // Pixels so many bytes apart, 1024 floats, fall into the same 8 lines of L1: read in place, a product of 14
 // rows loses them before it has used them up. Copied to the strip first, it took 0.74 to 0.92 of the time.
@@ -148,7 +138,8 @@ FASTNETS_INLINE void multiply_panel(Kind, Rows<T> rows, bool in_place, const Row
     target.y_offset = y_offset + begin;
     if (residual_offset != nullptr) target.residual_offset = residual_offset + begin;
     const PackedPanel<T> panel{b, panel_ahead(b, elements, first, part, cut, next)};
-    pixel_product<Kind, T>(count, in_place)(rows, panel, depth, target, epilogue);
+    (in_place ? PixelProducts<Kind, false, T>::of_rows : PixelProducts<Kind, true, T>::of_rows)[count - 1](
+        rows, panel, depth, target, epilogue);
   }
   target.y_offset = y_offset, target.residual_offset = residual_offset;
 }

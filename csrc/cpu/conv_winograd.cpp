@@ -10,20 +10,12 @@
 // many channels and few pixels, where an item of a thread's own would read all weights for few tiles.
 #include "common/scratch.h"
 #include "cpu/conv.h"
-#include "cpu/micro_kernel.h"
+#include "cpu/products.h"
 #include "cpu/winograd_transforms.h"
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
 namespace {
-
-#define FASTNETS_TO_PANEL(rows) product_to_panel<rows, Kind::kVectors, typename Kind::Last, true, float>
-
-template <class Kind>
-FASTNETS_INLINE PanelProduct<float> panel_product(int64_t rows) {
-  static constexpr PanelProduct<float> kProducts[] = {FASTNETS_ROWS(FASTNETS_TO_PANEL)};
-  return kProducts[rows - 1];
-}
 
 constexpr int kMaxPoints = 6 * 6 * 6;
 
@@ -205,7 +197,7 @@ FASTNETS_INLINE void multiply_point(const Plan<T>& plan, const Own<T>& own, cons
       const int64_t begin = cut.begin(part);
       const Rows<float> rows{own.v + xi * plan.xi_stride + begin * Vec::width, plan.block_stride, Vec::width};
       const PanelAhead ahead = panel_ahead(weights, panel.weights_stride, cold, part, cut, next);
-      panel_product<Kind>(cut.begin(part + 1) - begin)(
+      PanelProducts<Kind, true, float>::of_rows[cut.begin(part + 1) - begin - 1](
           rows, {weights, ahead}, plan.cin, nullptr,
           m + xi * plan.product_stride + begin * Kind::kVectors * Vec::width);
     }

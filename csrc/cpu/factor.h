@@ -9,7 +9,6 @@
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
-namespace {
 
 template <class T>
 constexpr int kSteps = 1;
@@ -105,6 +104,5 @@ FASTNETS_INLINE void move_columns(T* to, const T* from, int64_t n) {
   std::memcpy(to, from, sizeof(T) * static_cast<size_t>(n));
 }
 
-}  // namespace
 }  // namespace FASTNETS_LEVEL
 }  // namespace fastnets

@@ -90,29 +90,16 @@ struct Plan {
   }
 };
 
-// `lanes` channels of kRows pixels of the ring.
-template <int kRows, int kVectors, class Last, class T>
-__attribute__((noinline)) void expand_pixels(const Rows<T>& x, const T* b, int64_t depth, T* y,
-                                             int64_t channel, int64_t lanes, const Epilogue& epilogue) {
-  Sums<kRows, Last> sum;
-  start<kRows, kVectors>(sum, epilogue, channel, lanes);
-  accumulate<kRows, kVectors, Last, false>(sum, x, PackedPanel<T>{b, {}}, depth);
-  constexpr int kBefore = (kVectors - 1) * Vec::width;
-  const ClampOf<Last> clamp_last(epilogue);
-  const ChannelTermsOf<Last> terms_last(epilogue, channel + kBefore, static_cast<int>(lanes - kBefore));
-#pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) clamp_last(terms_last.finish(sum.last[i])).store(y + i * kLanes + kBefore);
-  if (kVectors == 1) return;
-  const Clamp clamp(epilogue);
-  const ChannelTerms terms(epilogue, channel, Vec::width);
-#pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i) clamp(terms.finish(sum.full[i])).store(y + i * kLanes);
+// Where the pixels of a product go in a ring row.
+struct RingOffsets {
+  int64_t of[kMaxRows];
+};
+constexpr RingOffsets ring_offsets() {
+  RingOffsets offsets{};
+  for (int i = 0; i < kMaxRows; ++i) offsets.of[i] = i * kLanes;
+  return offsets;
 }
-
-template <class T>
-using ExpandPixels = void (*)(const Rows<T>&, const T*, int64_t, T*, int64_t, int64_t, const Epilogue&);
-
-#define FASTNETS_EXPAND(rows) expand_pixels<rows, Kind::kVectors, typename Kind::Last, T>
+constexpr RingOffsets kRingOffsets = ring_offsets();
 
 // A tile, in the memory of a thread.
 template <class T>
@@ -178,7 +165,6 @@ struct Tile {
 
   template <class Kind>
   FASTNETS_INLINE void expand_line(Kind, int64_t i, int64_t y) {
-    static constexpr ExpandPixels<T> kProducts[] = {FASTNETS_ROWS(FASTNETS_EXPAND)};
     const int64_t channel = i * kLanes, lanes = least(call.shape.cout - channel, kLanes);
     const T* const weights = static_cast<const T*>(call.expand) + channel * plan.depth;
     const Rows<T> from = input_line(y);
@@ -187,8 +173,9 @@ struct Tile {
     for (int64_t part = 0; part < cut.parts; ++part) {
       const int64_t begin = cut.begin(part);
       const Rows<T> rows{from.a + begin * from.row_stride, from.block_stride, from.row_stride};
-      kProducts[cut.begin(part + 1) - begin - 1](rows, weights, plan.depth, to + begin * kLanes, channel,
-                                                 lanes, call.before);
+      const Target<T> target{to + begin * kLanes - channel, kRingOffsets.of, nullptr, channel, lanes, false};
+      PixelProducts<Kind, false, T>::of_rows[cut.begin(part + 1) - begin - 1](rows, {weights, {}}, plan.depth,
+                                                                              target, call.before);
     }
     if (Clamp(call.before).more) activate_row(to, (last - first) * kLanes, call.before);
   }

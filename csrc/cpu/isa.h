@@ -1,9 +1,11 @@
 // How one kernel source becomes one symbol per ISA level, and how a caller picks among them.
 //
 // A kernel file cpu/<op>.cpp is compiled once per level. Its helpers live in an anonymous namespace
-// inside one named after the level, so that no inline function compiled with AVX-512 flags is merged
-// into another unit, and so that every symbol above the baseline says its level (tests/test_build.py
-// disassembles the library by that). Its entry points are plain functions on pointers and sizes:
+// inside one named after the level, and those of headers for kernel files in the latter, so that no inline
+// function compiled with AVX-512 flags is merged into a unit of another level, and so that every symbol above
+// the baseline says its level (tests/test_build.py disassembles the library by that). What several kernels
+// call and takes long to compile is a unit of its own: products.cpp, depthwise_row.cpp. The entry points of a
+// kernel are plain functions on pointers and sizes:
 //
 //   // cpu/<op>.h
 //   FASTNETS_DECLARE(void, my_op, (const float* x, int64_t n));

@@ -5,7 +5,6 @@
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
-namespace {
 
 // Lane i is the sum of all lanes of v[i], for as many vectors as one has lanes: a tree that adds halves of
 // two vectors at a time, 3 instructions a vector.
@@ -58,6 +57,5 @@ FASTNETS_INLINE Vec lane_sums(const Vec (&v)[4]) {
 
 #endif
 
-}  // namespace
 }  // namespace FASTNETS_LEVEL
 }  // namespace fastnets

@@ -13,7 +13,6 @@
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
-namespace {
 
 // Rows of a product: with two vectors a row, 28 of 32 registers accumulate (AVX-512), or 12 of 16.
 //
@@ -206,31 +205,6 @@ FASTNETS_INLINE void accumulate(Sums<kRows, Last>& sum, const Rows<T>& rows, Pan
   }
 }
 
-// Adds sums that lie as [row][panel lanes].
-template <int kRows, int kVectors, class Last>
-FASTNETS_INLINE void add_panel(Sums<kRows, Last>& sum, const float* c) {
-#pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i, c += kVectors * Vec::width) {
-    if (kVectors == 2) sum.full[i] = sum.full[i] + Vec::load(c);
-    sum.last[i] = sum.last[i] + Last::load(c + (kVectors - 1) * Vec::width);
-  }
-}
-
-// c[row][panel lanes] = the product, added to `before` where it is not null.
-template <int kRows, int kVectors, class Last, bool kPacked, class T, class Panel = PackedPanel<T>>
-__attribute__((noinline)) void product_to_panel(const Rows<T>& rows, const Panel& panel, int64_t depth,
-                                                const float* before, float* c) {
-  Sums<kRows, Last> sum;
-  start<kRows, kVectors>(sum, Vec::set(0.0F), Last::set(0.0F));
-  if (before != nullptr) add_panel<kRows, kVectors>(sum, before);
-  accumulate<kRows, kVectors, Last, kPacked>(sum, rows, panel, depth);
-#pragma GCC unroll 16
-  for (int i = 0; i < kRows; ++i, c += kVectors * Vec::width) {
-    if (kVectors == 2) sum.full[i].store(c);
-    sum.last[i].store(c + (kVectors - 1) * Vec::width);
-  }
-}
-
 // Where a product goes: row i to y + y_offset[i], where `channel` is the first of `lanes` channels.
 template <class T>
 struct Target {
@@ -285,33 +259,6 @@ FASTNETS_INLINE void store_sums(Sums<kRows, Last>& sum, const Target<T>& target,
                epilogue);
 }
 
-template <int kRows, int kVectors, class Last, bool kPacked, class T, class Panel = PackedPanel<T>>
-__attribute__((noinline)) void product_to_pixels(const Rows<T>& rows, const Panel& panel, int64_t depth,
-                                                 const Target<T>& target, const Epilogue& epilogue) {
-  Sums<kRows, Last> sum;
-  if (target.residual_offset != nullptr) {
-    const T* const residual = static_cast<const T*>(epilogue.residual) + target.channel;
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) {
-      for (int v = 0; v < kVectors; ++v) {
-        __builtin_prefetch(residual + target.residual_offset[i] + v * Vec::width, 0, 2);
-      }
-    }
-  }
-  start<kRows, kVectors>(sum, epilogue, target.channel, target.lanes);
-  for (const float* before : target.before) {
-    if (before != nullptr) add_panel<kRows, kVectors>(sum, before);
-  }
-  accumulate<kRows, kVectors, Last, kPacked>(sum, rows, panel, depth);
-  asm volatile("" ::: "memory");  // what only the epilogue needs is loaded now: registers are few before
-  store_sums<kRows, kVectors>(sum, target, epilogue);
-}
-
-template <class T, class Panel = PackedPanel<T>>
-using PanelProduct = void (*)(const Rows<T>&, const Panel&, int64_t, const float*, float*);
-template <class T, class Panel = PackedPanel<T>>
-using PixelProduct = void (*)(const Rows<T>&, const Panel&, int64_t, const Target<T>&, const Epilogue&);
-
 #if defined(FASTNETS_LEVEL_avx512)
 #define FASTNETS_ROWS(of) \
   of(1), of(2), of(3), of(4), of(5), of(6), of(7), of(8), of(9), of(10), of(11), of(12), of(13), of(14)
@@ -353,6 +300,5 @@ FASTNETS_INLINE void with_panel(int64_t lanes, const Use& use) {
   }
 }
 
-}  // namespace
 }  // namespace FASTNETS_LEVEL
 }  // namespace fastnets

@@ -3,11 +3,11 @@
 #pragma once
 
 #include "common/scratch.h"
+#include "cpu/products.h"
 #include "cpu/strassen.h"
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
-namespace {
 
 // The matrix A of cpu/micro_kernel.h, [channels / lanes][pixel][lanes], and where the product of each pixel
 // goes. Memory of a thread.
@@ -53,12 +53,9 @@ FASTNETS_INLINE void activate_panel(const PixelPanel<T>& panel, int64_t pixels, 
   }
 }
 
-#define FASTNETS_FROM_PANEL(rows) product_to_pixels<rows, Kind::kVectors, typename Kind::Last, true, T>
-
 template <class Kind, class T>
 FASTNETS_INLINE void multiply_panel(Kind, const PixelPanel<T>& panel, const Projection<T>& to, int64_t pixels,
                                     int64_t lane, bool first, bool last) {
-  static constexpr PixelProduct<T> kProducts[] = {FASTNETS_ROWS(FASTNETS_FROM_PANEL)};
   const RowCut cut(pixels);
   const T* const weights = to.weights + lane * panel.depth;
   const int64_t elements = panel.depth * Kind::kVectors * Vec::width;
@@ -73,7 +70,8 @@ FASTNETS_INLINE void multiply_panel(Kind, const PixelPanel<T>& panel, const Proj
                            to.stream};
     const T* const next = last ? nullptr : weights + elements;
     const PackedPanel<T> b{weights, panel_ahead(weights, elements, first, part, cut, next)};
-    kProducts[cut.begin(part + 1) - begin - 1](rows, b, panel.depth, target, to.epilogue);
+    PixelProducts<Kind, true, T>::of_rows[cut.begin(part + 1) - begin - 1](rows, b, panel.depth, target,
+                                                                           to.epilogue);
   }
 }
 
@@ -104,6 +102,5 @@ FASTNETS_INLINE void project(const PixelPanel<T>& panel, const Projection<T>& in
   }
 }
 
-}  // namespace
 }  // namespace FASTNETS_LEVEL
 }  // namespace fastnets

@@ -6,7 +6,6 @@
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
-namespace {
 
 // How many of the elements from `i` on a vector takes, of n.
 FASTNETS_INLINE int lanes_at(int64_t i, int64_t n) {
@@ -80,6 +79,5 @@ FASTNETS_INLINE void activate_pixels(T* y, int64_t pixels, int64_t step, int64_t
   }
 }
 
-}  // namespace
 }  // namespace FASTNETS_LEVEL
 }  // namespace fastnets

@@ -21,11 +21,10 @@
 #pragma once
 
 #include "common/scratch.h"
-#include "cpu/micro_kernel.h"
+#include "cpu/products.h"
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
-namespace {
 
 // The first panel of a chunk of them: in pairs, so that those do not depend on how many chunks threads ask
 // for.
@@ -78,6 +77,7 @@ class Strassen {
  private:
   static constexpr int64_t kColumns = Vec::width, kLanes = kPanelVectors * Vec::width;
   static constexpr int64_t kPanel = kMaxRows * kLanes;
+  using Kind = PanelKind<kPanelVectors, Vec>;
 
   // Takes the rows of A and makes S1 to S4.
   void set_rows(const Rows<float>& rows, int64_t count) {
@@ -171,24 +171,16 @@ class Strassen {
                        epilogue);
   }
 
-#define FASTNETS_TO_PANEL(rows) product_to_panel<rows, kPanelVectors, Vec, kPackedRows, float, Panel>
-#define FASTNETS_TO_PIXELS(rows) product_to_pixels<rows, kPanelVectors, Vec, kPackedRows, float, Panel>
-
   template <bool kPackedRows, class Panel>
   static void to_panel(int64_t count, const Rows<float>& rows, const Panel& b, int64_t depth,
                        const float* before, float* c) {
-    static constexpr PanelProduct<float, Panel> kProducts[] = {FASTNETS_ROWS(FASTNETS_TO_PANEL)};
-    kProducts[count - 1](rows, b, depth, before, c);
+    PanelProducts<Kind, kPackedRows, float, Panel>::of_rows[count - 1](rows, b, depth, before, c);
   }
   template <bool kPackedRows, class Panel>
   static void to_pixels(int64_t count, const Rows<float>& rows, const Panel& b, int64_t depth,
                         const Target<float>& target, const Epilogue& epilogue) {
-    static constexpr PixelProduct<float, Panel> kProducts[] = {FASTNETS_ROWS(FASTNETS_TO_PIXELS)};
-    kProducts[count - 1](rows, b, depth, target, epilogue);
+    PixelProducts<Kind, kPackedRows, float, Panel>::of_rows[count - 1](rows, b, depth, target, epilogue);
   }
-
-#undef FASTNETS_TO_PANEL
-#undef FASTNETS_TO_PIXELS
 
   int64_t left_, right_;  // columns
   float* sum_;            // S1 to S4, packed
@@ -202,6 +194,5 @@ class Strassen {
   int64_t count_ = 0, upper_ = 0;                                   // rows of A, and of its upper half
 };
 
-}  // namespace
 }  // namespace FASTNETS_LEVEL
 }  // namespace fastnets

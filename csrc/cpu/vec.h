@@ -21,7 +21,6 @@
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
-namespace {
 
 #if defined(FASTNETS_LEVEL_avx512)
 
@@ -262,6 +261,5 @@ FASTNETS_INLINE V as(Vec a) {
   }
 }
 
-}  // namespace
 }  // namespace FASTNETS_LEVEL
 }  // namespace fastnets

@@ -10,7 +10,6 @@
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
-namespace {
 
 // V is Vec, or Half for the last channels.
 template <class V>
@@ -137,6 +136,5 @@ struct Axis<6> {
   }
 };
 
-}  // namespace
 }  // namespace FASTNETS_LEVEL
 }  // namespace fastnets

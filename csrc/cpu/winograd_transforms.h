@@ -7,7 +7,6 @@
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
-namespace {
 
 // Pixels of the input that a tile reads, and of the one after it, which are fetched while this one is
 // computed.
@@ -288,6 +287,5 @@ constexpr TileKind<T> kTiles[] = {FASTNETS_TILE(1, 1, 2), FASTNETS_TILE(1, 1, 4)
                                   FASTNETS_TILE(1, 6, 6), FASTNETS_TILE(2, 2, 2), FASTNETS_TILE(2, 4, 4),
                                   FASTNETS_TILE(4, 4, 4)};
 
-}  // namespace
 }  // namespace FASTNETS_LEVEL
 }  // namespace fastnets

@@ -1,0 +1,90 @@
+#include "cpu/products.h"
+
+namespace fastnets {
+namespace FASTNETS_LEVEL {
+namespace {
+
+// Adds sums that lie as [row][panel lanes].
+template <int kRows, int kVectors, class Last>
+FASTNETS_INLINE void add_panel(Sums<kRows, Last>& sum, const float* c) {
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i, c += kVectors * Vec::width) {
+    if (kVectors == 2) sum.full[i] = sum.full[i] + Vec::load(c);
+    sum.last[i] = sum.last[i] + Last::load(c + (kVectors - 1) * Vec::width);
+  }
+}
+
+template <int kRows, int kVectors, class Last, bool kPacked, class T, class Panel>
+__attribute__((noinline)) void product_to_panel(const Rows<T>& rows, const Panel& panel, int64_t depth,
+                                                const float* before, float* c) {
+  Sums<kRows, Last> sum;
+  start<kRows, kVectors>(sum, Vec::set(0.0F), Last::set(0.0F));
+  if (before != nullptr) add_panel<kRows, kVectors>(sum, before);
+  accumulate<kRows, kVectors, Last, kPacked>(sum, rows, panel, depth);
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i, c += kVectors * Vec::width) {
+    if (kVectors == 2) sum.full[i].store(c);
+    sum.last[i].store(c + (kVectors - 1) * Vec::width);
+  }
+}
+
+template <int kRows, int kVectors, class Last, bool kPacked, class T, class Panel>
+__attribute__((noinline)) void product_to_pixels(const Rows<T>& rows, const Panel& panel, int64_t depth,
+                                                 const Target<T>& target, const Epilogue& epilogue) {
+  Sums<kRows, Last> sum;
+  if (target.residual_offset != nullptr) {
+    const T* const residual = static_cast<const T*>(epilogue.residual) + target.channel;
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) {
+      for (int v = 0; v < kVectors; ++v) {
+        __builtin_prefetch(residual + target.residual_offset[i] + v * Vec::width, 0, 2);
+      }
+    }
+  }
+  start<kRows, kVectors>(sum, epilogue, target.channel, target.lanes);
+  for (const float* before : target.before) {
+    if (before != nullptr) add_panel<kRows, kVectors>(sum, before);
+  }
+  accumulate<kRows, kVectors, Last, kPacked>(sum, rows, panel, depth);
+  asm volatile("" ::: "memory");  // what only the epilogue needs is loaded now: registers are few before
+  store_sums<kRows, kVectors>(sum, target, epilogue);
+}
+
+}  // namespace
+
+#define FASTNETS_TO_PANEL(rows) product_to_panel<rows, Kind::kVectors, typename Kind::Last, kPacked, T, Panel>
+#define FASTNETS_TO_PIXELS(rows) \
+  product_to_pixels<rows, Kind::kVectors, typename Kind::Last, kPacked, T, Panel>
+
+template <class Kind, bool kPacked, class T, class Panel>
+const PanelProduct<T, Panel> PanelProducts<Kind, kPacked, T, Panel>::of_rows[] = {
+    FASTNETS_ROWS(FASTNETS_TO_PANEL)};
+
+template <class Kind, bool kPacked, class T, class Panel>
+const PixelProduct<T, Panel> PixelProducts<Kind, kPacked, T, Panel>::of_rows[] = {
+    FASTNETS_ROWS(FASTNETS_TO_PIXELS)};
+
+// Of each kind of panel: packed rows to a panel (Winograd), and both kinds of rows to pixels.
+#define FASTNETS_PRODUCTS(vectors, Last)                                 \
+  template struct PanelProducts<PanelKind<vectors, Last>, true, float>;  \
+  template struct PixelProducts<PanelKind<vectors, Last>, true, float>;  \
+  template struct PixelProducts<PanelKind<vectors, Last>, false, float>; \
+  template struct PixelProducts<PanelKind<vectors, Last>, true, Bf16>;   \
+  template struct PixelProducts<PanelKind<vectors, Last>, false, Bf16>
+
+FASTNETS_PRODUCTS(1, Vec);
+FASTNETS_PRODUCTS(2, Vec);
+#if defined(FASTNETS_LEVEL_avx512)  // elsewhere Half is Vec
+FASTNETS_PRODUCTS(1, Half);
+FASTNETS_PRODUCTS(2, Half);
+#endif
+
+// Of Strassen's algorithm.
+template struct PanelProducts<PanelKind<2, Vec>, false, float>;
+template struct PanelProducts<PanelKind<2, Vec>, true, float, PanelDifference>;
+template struct PanelProducts<PanelKind<2, Vec>, false, float, PanelDifference>;
+template struct PixelProducts<PanelKind<2, Vec>, true, float, PanelDifference>;
+template struct PixelProducts<PanelKind<2, Vec>, false, float, PanelDifference>;
+
+}  // namespace FASTNETS_LEVEL
+}  // namespace fastnets
