@@ -267,15 +267,16 @@ def _winograd(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
     row = points * vectors(inputs) * lanes
     stream = _streams(shape, nthreads)
     fitting = _BLOCK_BYTES // (4 * row)
-    # Reading the weights once for all threads pays where an item of each thread's own would be small; it needs
-    # panels of output channels (2 vectors each) for all threads. In 3D it
-    # took 1.04 to 1.9 of the time at 32 and 64 channels, and as long at 128.
-    few = tiles < 4 * product_rows() * nthreads
+    both = row + points * vectors(outputs) * lanes  # a tile and its products
+    weights, products = 4 * points * inputs * vectors(outputs) * lanes, points * 2 * lanes
+    # Reading the weights once for all threads pays where an item of each thread's own would be small, or tiles so few
+    # that the weights are most of what is read: 256 and 512 channels at 14 x 14, 1.1 to 1.35 times as fast; 128 at
+    # 56 x 56, whose tiles are more than the weights, 0.9 (Zen 5). It needs panels of output channels (2 vectors each)
+    # for all threads. In 3D it took 1.04 to 1.9 of the time at 32 and 64 channels, and as long at 128.
+    few = tiles < 4 * product_rows() * nthreads and 4 * tiles * both < weights
     if (few or (fitting < _FED and tile[0] == 1)) and vectors(outputs) >= 4 * nthreads:
-        both = row + points * vectors(outputs) * lanes
         blocks = max(1, -(-tiles // max(1, min(56, _SHARED_BYTES // (4 * both)))))
         return ConvConfig("winograd", tile, max(1, -(-tiles // blocks)), True, stream)
-    weights, products = 4 * points * inputs * vectors(outputs) * lanes, points * 2 * lanes
     if weights < _ALL_BYTES:  # 64 channels, dilated: 6 to 9 % faster than blocks of twice the size
         fitting = min(fitting, (_ALL_BYTES - weights) // (4 * (row + products)))
     lowest = -(-_LEAST_TILES // product_rows())

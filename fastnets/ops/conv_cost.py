@@ -25,6 +25,7 @@ _NEW_SUMS = {14: 0.2, 6: 1.0}  # what the sums of weights add to its first produ
 _FETCH = 4.0  # a vector of weights: in a network they come from memory
 _WINOGRAD_FETCH = {14: 4.0, 6: 7.0}  # the same by rows: a shorter multiply-add waits longer (reasoned, not fitted)
 _JOIN = 3.0  # the sums of an output over the lanes, and its store
+_TILE = 1000.0  # of a Winograd tile: finding its pixels (64 channels, dilated: 1.03 to 1.08 with half as many tiles)
 _SETTLING = 3  # what starting and storing a product of Winograd's costs, in inputs
 _FEW_ROWS = 8  # a product of fewer rows costs as much: it waits for the weights
 
@@ -90,4 +91,5 @@ def winograd_cost(shape: ConvShape, tile: Axes) -> float:
     inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
     multiply = max(tiles, _FEW_ROWS) * (inputs + _SETTLING) * vectors(outputs) / _WINOGRAD_SHARE
     transform = tiles * (vectors(inputs) * _INPUT + vectors(outputs) * _OUTPUT)
-    return shape.groups * points * (multiply + transform + inputs * vectors(outputs) * _WINOGRAD_FETCH[product_rows()])
+    fetch = inputs * vectors(outputs) * _WINOGRAD_FETCH[product_rows()]
+    return shape.groups * (points * (multiply + transform + fetch) + tiles * _TILE)
