@@ -96,7 +96,7 @@ class Encoder(nn.Module):
         conv, pool, norm = ((nn.Conv2d, nn.MaxPool2d, nn.BatchNorm2d), (nn.Conv3d, nn.MaxPool3d, nn.BatchNorm3d))[
             axes - 2
         ]
-        self.first = nn.Sequential(conv(3, 32, 3, padding=1), norm(32), nn.ReLU())
+        self.first = nn.Sequential(conv(8, 32, 3, padding=1), norm(32), nn.ReLU())
         self.second, self.third = conv(32, 32, 3, padding=1), conv(32, 32, 3, padding=1)
         self.pool, self.up = pool(2), nn.Upsample(scale_factor=2)
 
@@ -110,8 +110,8 @@ class Encoder(nn.Module):
 @pytest.mark.parametrize("axes", [2, 3])
 def test_pools_of_a_network(axes: int) -> None:
     torch.manual_seed(0)
-    model, size = Encoder(axes).eval(), (1, 3, *(56, 48, 64)[:axes])
-    x = torch.randn(size) if axes == 2 else torch.randn(1, 3, 32, 24, 40)
+    model, size = Encoder(axes).eval(), (1, 8, *(56, 48, 64)[:axes])
+    x = torch.randn(size) if axes == 2 else torch.randn(1, 8, 32, 24, 40)
     with torch.no_grad():
         expected = model(x)
     for dtype, limit in (("fp32", 1e-4), ("bf16", 2e-2)):
