@@ -69,25 +69,41 @@ struct Plan {
   int64_t line_of(int64_t count) const {
     return (count - 1) * s.stride[2] + (s.kernel[2] - 1) * s.dilation[2] + 1;
   }
+  int64_t line_floats() const { return lines * length + Vec::width; }  // copy_line writes past the last one
   int64_t private_bytes() const {
-    return slice_bytes<float>(lines * length) + slice_bytes<int64_t>(2 * block);
+    return slice_bytes<float>(line_floats()) + slice_bytes<int64_t>(2 * block);
   }
 };
 
-// count elements from column `first` of a row on, zeros outside of its `size` columns.
+// Every `step`-th of the elements from p on, `count` of them: as many at a time as a vector has. Writes up to
+// a vector past their end. One by one, channels-last images took 1.1 to 1.2 of a layer's time.
+template <class T>
+void copy_every(const T* p, int64_t step, int64_t count, float* to) {
+  const int64_t each = (Vec::width - 1) / step + 1;
+  int32_t order[Vec::width];
+  for (int64_t i = 0; i < Vec::width; ++i) order[i] = static_cast<int32_t>(i < each ? i * step : 0);
+  for (int64_t i = 0; i < count; i += each) {
+    const int64_t lanes = least(Vec::width, (count - 1 - i) * step + 1);
+    permute(load_lanes(p + i * step, static_cast<int>(lanes)), order).store(to + i);
+  }
+}
+
+// count elements from column `first` of a row on, zeros outside of its `size` columns; up to a vector more.
 template <class T>
 void copy_line(const T* row, int64_t step, int64_t size, int64_t first, int64_t count, float* to) {
   const int64_t from = least(count, first < 0 ? -first : 0);
   const int64_t end = size - first < from ? from : least(count, size - first);
   std::fill(to, to + from, 0.0F);
-  std::fill(to + end, to + count, 0.0F);
   if (step == 1) {
     each_vector(end - from, [&](int64_t i, int lanes) {
       store_lanes(load_lanes(row + first + from + i, lanes), to + from + i, lanes);
     });
+  } else if (step > 1 && step < Vec::width) {
+    copy_every(row + (first + from) * step, step, end - from, to + from);
   } else {
     for (int64_t i = from; i < end; ++i) to[i] = value_of(row[(first + i) * step]);
   }
+  std::fill(to + end, to + count, 0.0F);
 }
 
 // The lines for `count` outputs from (z, y, x) on.
@@ -173,7 +189,7 @@ void FASTNETS_ENTRY(conv_planar)(const ConvCall& call, void* scratch, ThreadCont
   const Plan plan(call);
   Arena arena(scratch, context.thread * plan.private_bytes());
   Private own{};
-  own.lines = arena.take<float>(plan.lines * plan.length);
+  own.lines = arena.take<float>(plan.line_floats());
   own.y_offset = arena.take<int64_t>(2 * plan.block);
   own.residual_offset = own.y_offset + plan.block;
   const int64_t items = call.shape.batch * call.shape.out[0] * call.shape.out[1] * plan.runs;
