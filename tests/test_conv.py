@@ -1,5 +1,6 @@
 """conv: packing, gradients, choice and errors; results are checked over cases by tests/test_ops.py."""
 
+import itertools
 import threading
 from collections.abc import Callable
 
@@ -225,6 +226,24 @@ def test_the_choice_follows_the_shape() -> None:
     assert algorithm(cin=8, cout=8, groups=2) == "grouped"
     assert algorithm(cin=512, cout=512, out=(1, 7, 7), stride=(1, 2, 2)) == "product"  # fewer weights to fetch
     assert algorithm(cin=3, kernel=(1, 7, 7), stride=(1, 2, 2)) == "planar"
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_images_of_few_channels_in_any_order_of_memory(channels: int) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(20, channels, 3, 3)
+    orders = {
+        "channels first": lambda x: x,
+        "channels last": lambda x: x.to(memory_format=torch.channels_last),
+        "every fifth": lambda x: x.repeat_interleave(5, 3)[..., ::5],
+        "expanded": lambda x: x[..., :1].expand(x.shape),
+    }
+    for size, stride, dtype in itertools.product(((1, 1), (5, 7), (3, 65)), (1, 2), (torch.float32, torch.bfloat16)):
+        image = torch.randn(2, channels, *size).to(dtype)
+        conv = PackedConv(weight.to(dtype), padding=1, stride=stride, config=ConvConfig("planar", block=9))
+        for order in orders.values():
+            expected = functional.conv2d(order(image).double(), weight.to(dtype).double(), padding=1, stride=stride)
+            assert relative_error(conv(order(image)), expected) <= (1e-5 if dtype == torch.float32 else 1e-2)
 
 
 def test_what_the_caches_do_not_hold_is_stored_past_them() -> None:
