@@ -1,17 +1,37 @@
-"""The tables of README.md, from the result files.
+"""The result files as tables.
 
-python bench/tables.py bench/results/*/models_fp32_*.csv
+    python bench/tables.py > bench/results/README.md  # all of them
+    python bench/tables.py --summary                  # the two that the project's README.md shows
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import re
-import sys
 from pathlib import Path
 
+RESULTS = Path(__file__).parent / "results"
 PEERS = {"openvino": "OpenVINO", "onnxruntime": "ONNX Runtime", "ncnn": "ncnn", "torch": "torch", "compile": "compile"}
 Row = dict[str, str]
+KINDS = {
+    "3×3, 28 × 28 and larger": r"3×3, \d+ → \d+, (?!14)\d+ × \d+$",
+    "3×3, 14 × 14": r"3×3, .*, 14 × 14$",
+    "3×3, dilated": r"3×3, .*dilation",
+    "3×3×3": r"3×3×3",
+    "1×1": r"1×1",
+    "stride 2": r"\d×.*stride 2",
+    "32 groups": r"\d×.*groups",
+    "separable": r"separable",
+    "depthwise": r"depthwise \d×\d,",
+    "depthwise 3×3×3": r"depthwise 3×3×3",
+}
+"""Of layers, by their titles."""
+
+
+def rows_of(path: Path) -> list[Row]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def print_table(head: list[str], lines: list[list[str]]) -> None:
@@ -62,12 +82,74 @@ def title(case: str) -> str:
     return ", ".join(parts)
 
 
+def kinds(rows: list[Row]) -> None:
+    """A line for each kind of layer: from the least to the largest ratio."""
+    peers = peers_in(rows)
+    lines = []
+    for name, pattern in KINDS.items():
+        mine = [row for row in rows if re.match(pattern, title(row["case"]))]
+        if mine:
+            spans = [[float(row[f"{peer}_ratio"]) for row in mine if row.get(f"{peer}_ratio")] for peer in peers]
+            lines.append([name, str(len(mine)), *(span(values) for values in spans)])
+    print_table(["kernel", "layers", *(PEERS[peer] for peer in peers)], lines)
+
+
+def span(values: list[float]) -> str:
+    if not values:
+        return "–"
+    return f"{min(values):.2f} to {max(values):.2f}" if min(values) < max(values) else f"{values[0]:.2f}"
+
+
+def best(paths: dict[str, Path]) -> None:
+    """A line a network: the ratio of the fastest other library, back to back, in each file."""
+    tables = {name: {row["network"]: row for row in rows_of(path)[::2]} for name, path in paths.items()}
+    found = dict.fromkeys(network for table in tables.values() for network in table)
+    lines = []
+    for network in found:
+        cells = [table.get(network) for table in tables.values()]
+        lines.append(
+            [network, *(f"{cell['best_ratio']} ({PEERS[cell['best_peer']]})" if cell else "–" for cell in cells)]
+        )
+    print_table(["network", *paths], lines)
+
+
+def summary() -> None:
+    zen_5, zen_4 = RESULTS / "amd-epyc-family-26-model-2", RESULTS / "amd-epyc-zen-4"
+    models = "models_{}_2threads_avx512_bf16.csv"
+    best(
+        {
+            "Zen 5, fp32": zen_5 / models.format("fp32"),
+            "Zen 5, bf16": zen_5 / models.format("bf16"),
+            "Zen 4, fp32": zen_4 / models.format("fp32"),
+            "Zen 4, bf16": zen_4 / models.format("bf16"),
+        }
+    )
+    print()
+    kinds(rows_of(zen_5 / "ops_2threads_avx512_bf16.csv"))
+
+
+def report() -> None:
+    print("# Results\n")
+    print("Time of each library over ours: above 1, ours is faster. Printed by `python bench/tables.py` from the files")
+    print("beside this one, whose columns of spread say how steady each row is.\n")
+    print("- `models_*`: whole networks, batch 1 where nothing else is said (`python bench/models.py`).")
+    print("- `ops_*`: one layer of a chain with ReLU, medians (`python bench/ops.py`). *of peak* counts the direct")
+    print("  algorithm's operations: above 1 where another multiplies less. In `ops_*_avx2` on a machine with AVX-512,")
+    print("  ours and torch are limited to AVX2.")
+    for path in sorted(RESULTS.glob("*/*.csv")):
+        if path.name.startswith(("models_", "ops_")):
+            rows = rows_of(path)
+            about = rows[0]
+            print(f"\n## {path.parent.name}: {path.stem}\n")
+            commits = " ".join(dict.fromkeys(row["commit"] for row in rows))
+            print(f"{about['cpu']}, {about['threads']} threads, {about['isa']}; commits {commits}.\n")
+            (networks if "network" in about else layers)(rows)
+
+
 def main() -> None:
-    for path in map(Path, sys.argv[1:]):
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        print(f"\n{path}: {rows[0]['cpu']}, commits {' '.join(dict.fromkeys(row['commit'] for row in rows))}\n")
-        (networks if "network" in rows[0] else layers)(rows)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--summary", action="store_true", help="only what README.md shows")
+    (summary if parser.parse_args().summary else report)()
 
 
 if __name__ == "__main__":
