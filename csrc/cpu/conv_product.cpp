@@ -41,10 +41,12 @@ struct Plan {
     vectors = (cout + Vec::width - 1) / Vec::width;
     panels = (vectors + kPanelVectors - 1) / kPanelVectors;
     blocks = (s.out_pixels() + c.block - 1) / c.block;
-    const int64_t wanted = 4 * int64_t{threads};  // items, so that the last one to end is short
+    const int64_t wanted = 4 * int64_t{threads};  // items, where they are not the same for all threads
     chunks = threads == 1 || blocks == 0 ? 1 : least(panels, (wanted + blocks - 1) / blocks);
-    // Each of Strassen's chunks sums the rows again: as few as give all threads the same.
-    for (int64_t even = 1; c.strassen && even < chunks; ++even) {
+    // As few chunks as give all threads the same: each waits for its first panel, and sums Strassen's rows
+    // again. Against 8 items for 2 threads, ResNet-50 and Inception-ResNet ran 1.05 to 1.08 times as fast in
+    // bf16.
+    for (int64_t even = 1; even < chunks; ++even) {
       if (blocks * even % threads == 0) chunks = even;
     }
     block_stride = (c.block + 1 - c.block % 2) * kColumns<T>;
