@@ -1,7 +1,7 @@
 """The result files as tables.
 
-    python bench/tables.py > bench/results/README.md  # all of them
-    python bench/tables.py --summary                  # the two that the project's README.md shows
+python bench/tables.py > bench/results/README.md  # all of them
+python bench/tables.py --summary                  # the two that the project's README.md shows
 """
 
 from __future__ import annotations
