@@ -246,6 +246,17 @@ def test_images_of_few_channels_in_any_order_of_memory(channels: int) -> None:
             assert relative_error(conv(order(image)), expected) <= (1e-5 if dtype == torch.float32 else 1e-2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_not_finite_reaches_only_the_outputs_that_read_it(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    image, weight = torch.randn(1, 3, 16, 31).to(dtype), torch.randn(20, 3, 5, 7).to(dtype)
+    image[0, 1, 6, 9] = float("nan")
+    for config in (ConvConfig("planar", block=9), ConvConfig("product", block=9)):
+        y = PackedConv(weight, padding=3, stride=2, config=config)(image)
+        expected = functional.conv2d(image.double(), weight.double(), padding=3, stride=2)
+        assert torch.equal(torch.isnan(y), torch.isnan(expected))
+
+
 def test_what_the_caches_do_not_hold_is_stored_past_them() -> None:
     def stores_past_them(pixels: int, groups: int = 1) -> bool:
         return choose(ConvShape(1, 64, 64, groups, (1, 1, pixels), (1, 1, 3), (1, 1, 1), (1, 1, 1)), 2).stream

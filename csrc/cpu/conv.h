@@ -59,7 +59,7 @@ FASTNETS_DECLARE_BF16(int, conv_steps, (Element element));
 FASTNETS_DECLARE_BF16(int64_t, conv_product_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE_BF16(int64_t, conv_winograd_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE_BF16(int64_t, conv_depthwise_scratch, (const ConvCall& call, int threads));
-FASTNETS_DECLARE(int64_t, conv_planar_scratch, (const ConvCall& call, int threads));
+FASTNETS_DECLARE_BF16(int64_t, conv_planar_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE(int64_t, conv_narrow_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE(int64_t, conv_grouped_scratch, (const ConvCall& call, int threads));
 
@@ -67,7 +67,7 @@ FASTNETS_DECLARE(int64_t, conv_grouped_scratch, (const ConvCall& call, int threa
 FASTNETS_DECLARE_BF16(void, conv_product, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE_BF16(void, conv_winograd, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE_BF16(void, conv_depthwise, (const ConvCall& call, void* scratch, ThreadContext& context));
-FASTNETS_DECLARE(void, conv_planar, (const ConvCall& call, void* scratch, ThreadContext& context));
+FASTNETS_DECLARE_BF16(void, conv_planar, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE(void, conv_narrow, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE(void, conv_grouped, (const ConvCall& call, void* scratch, ThreadContext& context));
 

@@ -64,7 +64,7 @@ template <class T>
 struct PackedRows {
   static constexpr int kStep = kSteps<T>;
   const T* a;
-  FASTNETS_INLINE const T* row(int i) const { return a + i * kColumns<T>; }
+  FASTNETS_INLINE auto factor(int i, int k) const { return row_factor(a + i * kColumns<T> + k * kStep); }
   FASTNETS_INLINE void advance(int factors) { a += factors * kSteps<T>; }
 };
 
@@ -80,6 +80,7 @@ struct StridedRows {
   FASTNETS_INLINE const T* row(int i) const {
     return reinterpret_cast<const T*>(fifth[i / 5] + (i % 5 == 3 ? triple : i % 5 * stride));
   }
+  FASTNETS_INLINE auto factor(int i, int k) const { return row_factor(row(i) + k * kStep); }
   FASTNETS_INLINE void advance(int factors) {
     for (auto& pointer : fifth) {
       pointer += factors * kSteps<T> * static_cast<int>(sizeof(T));
@@ -153,7 +154,7 @@ FASTNETS_INLINE void add_factors(Sums<kRows, Last>& sum, const RowsOfA& a, const
     const auto right_last = b.template factor<Last>(at + (kVectors - 1) * Panel::kVector);
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
-      const auto left = row_factor(a.row(i) + k * RowsOfA::kStep);
+      const auto left = a.factor(i, k);
       if (kVectors == 2) add_product(sum.full[i], left, right);
       add_product(sum.last[i], as<Last>(left), right_last);
     }

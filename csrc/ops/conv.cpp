@@ -126,6 +126,9 @@ class PackedConv {
               "conv: winograd needs stride 1, or tiles of 3 along axes of stride 2 without dilation");
       call.tile[i] = tile_[i];
     }
+    require(
+        algorithm_ != "planar" || s.dilation[2] == 1 || FASTNETS_CALL(conv_steps)(element_) == 1,
+        "conv: planar takes taps in pairs here, which needs dilation 1 along the last axis of the kernel");
     call.element = element_;
     call.x = from.data, call.y = to.data;
     call.x_channel = algorithm_ == "planar" ? element_stride(x, 1) : 1;
@@ -212,15 +215,26 @@ class PackedConv {
     });
   }
 
-  // Channels count as a further axis of the kernel, of floats.
+  // Channels count as a further axis of the kernel. Of floats, or of pairs of taps along x.
   void pack_planar(const ConvWeights& given, int lanes, int nthreads) {
-    const std::vector<float> floats = floats_of(given);
+    const int steps = FASTNETS_CALL(conv_steps)(element_);
     ConvWeights w = given;
-    w.kernel[0] *= w.cin;
-    w.cin = 1, w.element = Element::float32;
-    w.values = floats.data();
-    pack(packed_product_elements(w, lanes, 1) * kFloat, nthreads,
-         [&](void* to, ThreadContext& context) { pack_product(w, lanes, 1, to, context); });
+    w.kernel[0] *= w.cin, w.cin = 1;
+    std::vector<float> floats;
+    std::vector<Bf16> pairs;
+    if (steps == 1) {
+      floats = floats_of(given);
+      w.values = floats.data(), w.element = Element::float32;
+    } else {
+      const int64_t taps = w.kernel[2], whole = (taps + steps - 1) / steps * steps;
+      const int64_t lines = cout_ * w.kernel[0] * w.kernel[1];
+      pairs.resize(static_cast<size_t>(lines * whole), Bf16{});
+      const auto* values = static_cast<const Bf16*>(given.values);
+      for (int64_t i = 0; i < lines; ++i) std::copy_n(values + i * taps, taps, pairs.data() + i * whole);
+      w.values = pairs.data(), w.kernel[2] = whole;
+    }
+    pack(packed_product_elements(w, lanes, steps) * element_bytes(w.element), nthreads,
+         [&](void* to, ThreadContext& context) { pack_product(w, lanes, steps, to, context); });
   }
 
   void pack_groups(const ConvWeights& w, int lanes, int nthreads) {

@@ -189,6 +189,9 @@ def planar_refusal(shape: ConvShape) -> str | None:
     """Why the kernel for few input channels cannot run `shape`."""
     if shape.groups != 1 or shape.cin > MOST_PLANES:
         return f"{shape.cin} channels are in {shape.groups} groups; it needs {MOST_PLANES} or fewer in one"
+    last = max((axis for axis in range(3) if shape.kernel[axis] > 1), default=2)
+    if shape.dilation[last] > 1 and _C.conv_steps(shape.itemsize == 2) > 1:
+        return f"dilation is {shape.dilation}; in bfloat16 it takes taps in pairs, which needs 1 along the last axis"
     return None
 
 

@@ -66,9 +66,8 @@ def strassen_cost(shape: ConvShape) -> float:
 
 
 def planar_cost(shape: ConvShape) -> float:
-    multiply = math.prod(shape.kernel) * vectors(shape.cout) / _PLANAR_SHARE
-    copy = math.prod(shape.kernel[:2]) * shape.stride[2] * _COPY
-    return shape.pixels * shape.cin * (multiply + copy)
+    lines, steps = shape.cin * math.prod(shape.kernel[:2]), -(-shape.kernel[2] // _C.conv_steps(shape.itemsize == 2))
+    return shape.pixels * lines * (steps * vectors(shape.cout) / _PLANAR_SHARE + shape.stride[2] * _COPY)
 
 
 def narrow_cost(shape: ConvShape) -> float:
