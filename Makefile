@@ -31,6 +31,7 @@ bench-ops: $(VENV)/.bench
 	$(VENV)/bin/python bench/ops.py --json build/bench-ops.json
 	$(VENV)/bin/python bench/ops.py --dtype bf16 --only separable --json build/bench-ops-bf16.json
 	$(VENV)/bin/python bench/ops.py --isa avx2 --json build/bench-ops-avx2.json
+	$(VENV)/bin/python bench/tables.py > bench/results/README.md
 	$(VENV)/bin/python bench/tuning.py
 
 # Whole networks against other libraries; MODELS="--minutes 12 --peers openvino,ncnn" bounds it.
@@ -38,6 +39,7 @@ bench-models: $(VENV)/.bench
 	$(VENV)/bin/python bench/engine.py
 	$(VENV)/bin/python bench/models.py $(MODELS)
 	$(VENV)/bin/python bench/models.py --dtype bf16 $(MODELS)
+	$(VENV)/bin/python bench/tables.py > bench/results/README.md
 
 lint: $(VENV)/.lint
 	$(VENV)/bin/ruff check .

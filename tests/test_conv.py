@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.machine import cache_bytes
 from fastnets.ops.conv import OP, ConvConfig, PackedConv, conv
@@ -255,6 +256,13 @@ def test_what_is_not_finite_reaches_only_the_outputs_that_read_it(dtype: torch.d
         y = PackedConv(weight, padding=3, stride=2, config=config)(image)
         expected = functional.conv2d(image.double(), weight.double(), padding=3, stride=2)
         assert torch.equal(torch.isnan(y), torch.isnan(expected))
+
+
+@pytest.mark.skipif(_C.conv_steps(True) == 1, reason="this level does not multiply pairs")
+def test_pairs_of_taps_need_neighbours() -> None:
+    conv = PackedConv(torch.zeros(8, 3, 3, 3).bfloat16(), dilation=2, config=ConvConfig("planar", block=9))
+    with pytest.raises(InputError, match=r"planar cannot run: dilation is \(1, 2, 2\); .* taps in pairs"):
+        conv(torch.zeros(1, 3, 9, 9).bfloat16())
 
 
 def test_what_the_caches_do_not_hold_is_stored_past_them() -> None:

@@ -1,3 +1,4 @@
+// The segments of a depthwise row: a unit of their own, as three kernels run them.
 #include "cpu/depthwise_row.h"
 
 namespace fastnets {

@@ -1,3 +1,4 @@
+// The products that kernels call: a unit of their own, as they take longest to compile.
 #include "cpu/products.h"
 
 namespace fastnets {
