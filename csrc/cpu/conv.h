@@ -49,6 +49,7 @@ struct ConvCall {
   bool share;     // winograd: threads share transformed tiles and products
   bool strassen;  // product, of one group: by Strassen's algorithm (cpu/strassen.h)
   bool stream;    // store past the caches: for outputs that do not fit into them
+  bool fetch;     // winograd: fetch such outputs before they are stored, where they are not to be streamed
 };
 
 // Lanes of a vector at this level, and columns of a factor in a product of `element` (cpu/factor.h).

@@ -130,24 +130,32 @@ FASTNETS_INLINE int64_t outputs_at(const Plan<T>& plan, int axis, int64_t at) {
   return least(plan.kind.outputs[axis], (plan.s.out[axis] - at + step - 1) / step);
 }
 
+// How far the inputs of a tile along an axis are from the first one of x; -1 outside of it.
+template <class T>
+FASTNETS_INLINE void find_inputs(const Plan<T>& plan, int axis, int64_t first, int64_t* offset) {
+  const ConvShape& s = plan.s;
+  int64_t at = first * s.stride[axis] - s.pad[axis];
+  for (int i = 0; i < plan.kind.points[axis]; ++i, at += s.dilation[axis]) {
+    offset[i] = at >= 0 && at < s.in[axis] ? at * plan.call.x_stride[axis + 1] : -1;
+  }
+}
+
 // The pixels of x under a tile, in the order of its points.
 template <class T>
 FASTNETS_INLINE void find_pixels(const Plan<T>& plan, const Own<T>& own, int64_t index, int64_t group,
                                  const T** pixel) {
-  const ConvShape& s = plan.s;
-  const int64_t* stride = plan.call.x_stride;
+  constexpr int kMost = 8;  // points along an axis
   const Tile tile = tile_at(plan, own, index);
-  const T* x = static_cast<const T*>(plan.call.x) + tile.image * stride[0] + group * plan.cin;
+  const T* x = static_cast<const T*>(plan.call.x) + tile.image * plan.call.x_stride[0] + group * plan.cin;
+  int64_t offset[3][kMost];
+  for (int axis = 0; axis < 3; ++axis) find_inputs(plan, axis, tile.at[axis], offset[axis]);
+  const int points = plan.kind.points[2];
   for (int i = 0; i < plan.kind.points[0]; ++i) {
-    const int64_t z = tile.at[0] * s.stride[0] - s.pad[0] + i * s.dilation[0];
-    for (int j = 0; j < plan.kind.points[1]; ++j) {
-      const int64_t y = tile.at[1] * s.stride[1] - s.pad[1] + j * s.dilation[1];
-      const bool inside = z >= 0 && z < s.in[0] && y >= 0 && y < s.in[1];
-      const T* line = x + z * stride[1] + y * stride[2];
-      for (int k = 0; k < plan.kind.points[2]; ++k) {
-        const int64_t column = tile.at[2] * s.stride[2] - s.pad[2] + k * s.dilation[2];
-        *pixel++ = inside && column >= 0 && column < s.in[2] ? line + column * stride[3] : own.zeros;
-      }
+    for (int j = 0; j < plan.kind.points[1]; ++j, pixel += points) {
+      const bool inside = offset[0][i] >= 0 && offset[1][j] >= 0;
+      const T* const line = x + offset[0][i] + offset[1][j];
+      for (int k = 0; k < points; ++k)
+        pixel[k] = inside && offset[2][k] >= 0 ? line + offset[2][k] : own.zeros;
     }
   }
 }
@@ -204,49 +212,77 @@ FASTNETS_INLINE void multiply_point(const Plan<T>& plan, const Own<T>& own, cons
   });
 }
 
+// Where the outputs of a tile go, of the channels of a panel.
+template <class T>
+TileTarget<T> target_of(const Plan<T>& plan, const Own<T>& own, int64_t group, const Panel<T>& panel,
+                        int64_t index) {
+  const ConvCall& call = plan.call;
+  const Epilogue& epilogue = call.epilogue;
+  const Tile tile = tile_at(plan, own, index);
+  TileTarget<T> target{};
+  if (call.y != nullptr) target.y = static_cast<T*>(call.y) + tile.image * call.y_stride[0];
+  if (call.maxima != nullptr) {
+    target.maxima = static_cast<T*>(call.maxima) + tile.image * call.maxima_stride[0];
+  }
+  if (epilogue.residual != nullptr) {
+    target.residual = static_cast<const T*>(epilogue.residual) + tile.image * epilogue.residual_stride[0];
+  }
+  for (int axis = 0; axis < 3; ++axis) {
+    const int64_t step = plan.s.dilation[axis];
+    const int window = plan.kind.outputs[axis] > 1 ? 2 : 1;
+    if (target.y != nullptr) target.y += tile.at[axis] * call.y_stride[axis + 1];
+    if (target.maxima != nullptr) target.maxima += tile.at[axis] / window * call.maxima_stride[axis + 1];
+    target.maxima_stride[axis] = call.maxima_stride[axis + 1];
+    target.stride[axis] = step * call.y_stride[axis + 1];
+    if (target.residual != nullptr) target.residual += tile.at[axis] * epilogue.residual_stride[axis + 1];
+    target.residual_stride[axis] = step * epilogue.residual_stride[axis + 1];
+    target.size[axis] = outputs_at(plan, axis, tile.at[axis]);
+  }
+  target.channel = group * plan.cout + panel.channel;
+  target.lanes = panel.lanes;
+  target.stream = call.stream;
+  target.moments = epilogue.moments == nullptr ? nullptr : own.moments + index * 3 * plan.s.cout;
+  target.channels = plan.s.cout;
+  return target;
+}
+
+// Calls use(first channel) for each output of a tile.
+template <class T, class Use>
+FASTNETS_INLINE void for_outputs(const TileTarget<T>& target, const Use& use) {
+  for (int64_t z = 0; z < target.size[0]; ++z) {
+    for (int64_t y = 0; y < target.size[1]; ++y) {
+      T* pixel = target.y + z * target.stride[0] + y * target.stride[1] + target.channel;
+      for (int64_t x = 0; x < target.size[2]; ++x, pixel += target.stride[2]) use(pixel);
+    }
+  }
+}
+
+// A store to memory reads the line first, for which the next ones wait: fetched a tile ahead, 21 channels of
+// 96x96x96 take 0.9 of the time (Zen 5).
+template <class T>
+FASTNETS_INLINE void fetch_outputs(const TileTarget<T>& target) {
+  constexpr int64_t kLine = kAlignment / static_cast<int64_t>(sizeof(T));
+  for_outputs(target, [&](const T* pixel) FASTNETS_INLINE_LAMBDA {
+    for (int64_t c = 0; c < target.lanes; c += kLine) __builtin_prefetch(pixel + c, 1, 2);
+  });
+}
+
 // The outputs of a panel, of the tiles [first, first + count), from M.
 template <class T>
 void transform_panel(const Plan<T>& plan, const Own<T>& own, int64_t group, const Panel<T>& panel,
                      const float* m, int64_t first, int64_t count) {
   const ConvCall& call = plan.call;
-  const Epilogue& epilogue = call.epilogue;
-  const bool more = Clamp(epilogue).more;
+  const bool more = Clamp(call.epilogue).more;
+  TileTarget<T> target = target_of(plan, own, group, panel, first);
   for (int64_t t = 0; t < count; ++t) {
-    const Tile tile = tile_at(plan, own, first + t);
-    TileTarget<T> target{};
-    if (call.y != nullptr) target.y = static_cast<T*>(call.y) + tile.image * call.y_stride[0];
-    if (call.maxima != nullptr) {
-      target.maxima = static_cast<T*>(call.maxima) + tile.image * call.maxima_stride[0];
+    const TileTarget<T> now = target;
+    if (t + 1 < count) {
+      target = target_of(plan, own, group, panel, first + t + 1);
+      if (call.fetch && call.y != nullptr) fetch_outputs(target);
     }
-    if (epilogue.residual != nullptr) {
-      target.residual = static_cast<const T*>(epilogue.residual) + tile.image * epilogue.residual_stride[0];
-    }
-    for (int axis = 0; axis < 3; ++axis) {
-      const int64_t step = plan.s.dilation[axis];
-      const int window = plan.kind.outputs[axis] > 1 ? 2 : 1;
-      if (target.y != nullptr) target.y += tile.at[axis] * call.y_stride[axis + 1];
-      if (target.maxima != nullptr) target.maxima += tile.at[axis] / window * call.maxima_stride[axis + 1];
-      target.maxima_stride[axis] = call.maxima_stride[axis + 1];
-      target.stride[axis] = step * call.y_stride[axis + 1];
-      if (target.residual != nullptr) target.residual += tile.at[axis] * epilogue.residual_stride[axis + 1];
-      target.residual_stride[axis] = step * epilogue.residual_stride[axis + 1];
-      target.size[axis] = outputs_at(plan, axis, tile.at[axis]);
-    }
-    target.channel = group * plan.cout + panel.channel;
-    target.lanes = panel.lanes;
-    target.stream = call.stream;
-    target.moments = epilogue.moments == nullptr ? nullptr : own.moments + (first + t) * 3 * plan.s.cout;
-    target.channels = plan.s.cout;
-    plan.kind.output(m + t * panel.vectors() * Vec::width, plan.product_stride, target, epilogue);
+    plan.kind.output(m + t * panel.vectors() * Vec::width, plan.product_stride, now, call.epilogue);
     if (!more) continue;
-    for (int64_t z = 0; z < target.size[0]; ++z) {
-      for (int64_t y = 0; y < target.size[1]; ++y) {
-        for (int64_t x = 0; x < target.size[2]; ++x) {
-          const int64_t at = z * target.stride[0] + y * target.stride[1] + x * target.stride[2];
-          activate_row(target.y + at + target.channel, target.lanes, epilogue);
-        }
-      }
-    }
+    for_outputs(now, [&](T* pixel) { activate_row(pixel, now.lanes, call.epilogue); });
   }
 }
 

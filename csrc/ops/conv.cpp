@@ -149,6 +149,7 @@ class PackedConv {
     const int64_t run = algorithm_ == "depthwise" ? cout_ : cout_ / groups_;
     call.stream =
         stream && can_stream(call.y, call.y_stride, run, FASTNETS_CALL(conv_lanes)(), call.epilogue);
+    call.fetch = !call.stream && s.out_pixels() * cout_ * element_bytes(element_) > kFetchedBytes;
     if (s.out_pixels() * cout_ == 0) return;
     if (s.out_pixels() * cout_ * (cin_ / groups_) * s.taps() < kParallelProducts) nthreads = 1;
     retain(py::cast(this));
@@ -191,6 +192,7 @@ class PackedConv {
     return static_cast<double*>(const_cast<void*>(moments.data()));
   }
 
+  static constexpr int64_t kFetchedBytes = 4 << 20;  // what the cores' own caches may still hold
   static constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
 
   static std::vector<float> floats_of(const ConvWeights& w) {

@@ -228,28 +228,25 @@ def tiles_of(shape: ConvShape) -> tuple[Axes, ...]:
 
 
 _NARROW_PIXELS = 1024
-_BLOCK_BYTES = cache_bytes(2) // 2  # for the transformed tiles or gathered pixels of an item
-_ALL_BYTES = cache_bytes(2) * 4 // 5  # for those, their products and the weights, where all three fit
-_SHARED_BYTES = 8 << 20  # a part of L3, for the transformed tiles and products that threads share
-_LEAST_TILES = 12  # of an item, whether they fit or not: each reads all weights (3D, AVX2: 0 to 11 % faster than 6)
-_FED = 14  # an item of fewer tiles waits for the weights (256 channels, AVX2: 0.7 to 0.9 of the time if shared)
+_BLOCK_BYTES = cache_bytes(2) // 2  # for the gathered pixels of an item
+_SHARED_BYTES = cache_bytes(3) * 5 // 8  # for the transformed tiles and products that threads share
+_MOST_SHARED = 64  # tiles of a block
 
 
-def _block(count: int, fitting: int, lowest: int, highest: int, nthreads: int) -> int:
-    """How many of `count` rows an item takes: what fits, and equal parts for all threads where items are few."""
-    rows = product_rows()
-    fitting = max(lowest * rows, min(highest * rows, fitting // rows * rows))
-    items = max(1, -(-count // fitting))
+def _block(count: int, most: int, nthreads: int) -> int:
+    """How many of `count` rows an item takes: at most `most`, and equal parts for all threads where items are few."""
+    items = max(1, -(-count // most))
     if items < 8 * nthreads:
         items = -(-items // nthreads) * nthreads
     return max(1, -(-count // items))
 
 
 def _product(shape: ConvShape, nthreads: int) -> ConvConfig:
-    row = math.prod(shape.kernel) * shape.cin // shape.groups
+    rows = product_rows()
+    fitting = _BLOCK_BYTES // (shape.itemsize * math.prod(shape.kernel) * shape.cin // shape.groups)
     # 4: half an L1 of 1x1 pixels. Splitting the output channels is left to the kernel (Plan::chunks).
-    block = _block(shape.pixels, _BLOCK_BYTES // (shape.itemsize * row), 1, 4, 1)
-    return ConvConfig("product", block=block, stream=_streams(shape, nthreads))
+    most = max(rows, min(4 * rows, fitting // rows * rows))
+    return ConvConfig("product", block=_block(shape.pixels, most, 1), stream=_streams(shape, nthreads))
 
 
 def _strassen(shape: ConvShape, nthreads: int) -> ConvConfig:
@@ -267,23 +264,19 @@ def _planar(shape: ConvShape, nthreads: int) -> ConvConfig:
 def _winograd(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
     lanes, points, tiles = _C.conv_lanes(), points_of(tile), tile_count(shape, tile)
     inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
-    row = points * vectors(inputs) * lanes
     stream = _streams(shape, nthreads)
-    fitting = _BLOCK_BYTES // (4 * row)
-    both = row + points * vectors(outputs) * lanes  # a tile and its products
-    weights, products = 4 * points * inputs * vectors(outputs) * lanes, points * 2 * lanes
-    # Reading the weights once for all threads pays where an item of each thread's own would be small, or tiles so few
-    # that the weights are most of what is read: 256 and 512 channels at 14 x 14, 1.1 to 1.35 times as fast; 128 at
-    # 56 x 56, whose tiles are more than the weights, 0.9 (Zen 5). It needs panels of output channels (2 vectors each)
-    # for all threads. In 3D it took 1.04 to 1.9 of the time at 32 and 64 channels, and as long at 128.
-    few = tiles < 4 * product_rows() * nthreads and 4 * tiles * both < weights
-    if (few or (fitting < _FED and tile[0] == 1)) and vectors(outputs) >= 4 * nthreads:
-        blocks = max(1, -(-tiles // max(1, min(56, _SHARED_BYTES // (4 * both)))))
+    both = 4 * points * lanes * (vectors(inputs) + vectors(outputs))  # bytes of a tile and its products
+    weights = 4 * points * inputs * vectors(outputs) * lanes
+    # Threads that share tiles read the weights once for all, but each other's tiles and products from L3. It pays where
+    # tiles are so few that the weights are most of what is read, and needs panels of output channels (2 vectors each)
+    # for all threads: 128 to 512 channels at 28 x 28, 14 x 14 or 12 x 12 x 12. Elsewhere, 256 channels at 56 x 56 took
+    # 1.2 of the time, and 64 at 24 x 24 x 24 1.9 (Zen 5).
+    if tiles < 4 * product_rows() * nthreads and 2 * tiles * both < weights and vectors(outputs) >= 4 * nthreads:
+        blocks = max(1, -(-tiles // max(1, min(_MOST_SHARED, _SHARED_BYTES // both))))
         return ConvConfig("winograd", tile, max(1, -(-tiles // blocks)), True, stream)
-    if weights < _ALL_BYTES:  # 64 channels, dilated: 6 to 9 % faster than blocks of twice the size
-        fitting = min(fitting, (_ALL_BYTES - weights) // (4 * (row + products)))
-    lowest = -(-_LEAST_TILES // product_rows())
-    return ConvConfig("winograd", tile, _block(tiles, fitting, lowest, 2 * lowest, nthreads), stream=stream)
+    # Two products of tiles an item, whether L2 holds them or not: each item reads all weights. One took 1.05 to 1.8 of
+    # the time from 128 channels on, and in 3D 1.04 to 1.1; by AVX2, three or four took 1.03 to 1.2 (Zen 5).
+    return ConvConfig("winograd", tile, _block(tiles, 2 * product_rows(), nthreads), stream=stream)
 
 
 def _out_bytes(shape: ConvShape) -> int:
