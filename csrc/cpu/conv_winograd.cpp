@@ -27,6 +27,11 @@ const TileKind<T>& tile_kind(const int tile[3]) {
   return kTiles<T>[0];
 }
 
+// The outputs of a tile along an axis.
+struct Span {
+  int64_t first, outputs;
+};
+
 // Everything that the items of a call have in common. Elements are T, all between is in floats.
 template <class T>
 struct Plan {
@@ -63,7 +68,7 @@ struct Plan {
   }
   int64_t blocks() const { return (tiles + call.block - 1) / call.block; }
   int64_t v_floats() const { return channel_blocks * block_stride; }
-  int64_t start_count() const { return axis_tiles[0] + axis_tiles[1] + axis_tiles[2]; }
+  int64_t span_count() const { return axis_tiles[0] + axis_tiles[1] + axis_tiles[2]; }
   int64_t m_floats() const { return (call.share ? panels : 1) * xis * product_stride; }
   int64_t transform_bytes() const { return slice_bytes<float>(v_floats()) + slice_bytes<float>(m_floats()); }
   int64_t shared_bytes() const {
@@ -72,7 +77,7 @@ struct Plan {
   int64_t moments_floats() const { return call.epilogue.moments == nullptr ? 0 : tiles * 3 * s.cout; }
   int64_t private_bytes() const {
     return (call.share ? 0 : transform_bytes()) + slice_bytes<T>(channel_blocks * Vec::width) +
-           slice_bytes<int64_t>(start_count());
+           slice_bytes<Span>(span_count());
   }
 };
 
@@ -81,9 +86,9 @@ template <class T>
 struct Own {
   float* moments;  // [tiles][3][cout]
   float* v;
-  float* m;            // of one panel, or of all of them
-  T* zeros;            // [cin]
-  int64_t* starts[3];  // first output of each tile along an axis
+  float* m;        // of one panel, or of all of them
+  T* zeros;        // [cin]
+  Span* spans[3];  // of the tiles along an axis
 };
 
 template <class T>
@@ -97,38 +102,43 @@ Own<T> take_memory(const Plan<T>& plan, void* scratch, int thread) {
   own.m = of_transforms.take<float>(plan.m_floats());
   own.zeros = arena.take<T>(plan.channel_blocks * Vec::width);
   for (int64_t i = 0; i < plan.channel_blocks * Vec::width; ++i) own.zeros[i] = T{};
-  int64_t* next = arena.take<int64_t>(plan.start_count());
+  Span* next = arena.take<Span>(plan.span_count());
   for (int axis = 0; axis < 3; ++axis) {
-    own.starts[axis] = next;
-    const int64_t step = plan.s.dilation[axis], length = plan.s.out[axis];
+    own.spans[axis] = next;
+    const int64_t step = plan.s.dilation[axis], length = plan.s.out[axis], most = plan.kind.outputs[axis];
     for (int64_t phase = 0; phase < least(step, length); ++phase) {
-      for (int64_t at = phase; at < length; at += step * plan.kind.outputs[axis]) *next++ = at;
+      for (int64_t at = phase; at < length; at += step * most) {
+        *next++ = {at, least(most, (length - at + step - 1) / step)};
+      }
     }
   }
   return own;
 }
 
+// A tile, and the next ones one by one, as divisions are slow.
 struct Tile {
-  int64_t image, at[3];  // first output along each axis
-};
+  int64_t image;
+  Span at[3];
 
-template <class T>
-FASTNETS_INLINE Tile tile_at(const Plan<T>& plan, const Own<T>& own, int64_t index) {
-  Tile tile{};
-  for (int axis = 2; axis >= 0; --axis) {
-    tile.at[axis] = own.starts[axis][index % plan.axis_tiles[axis]];
-    index /= plan.axis_tiles[axis];
+  template <class T>
+  FASTNETS_INLINE Tile(const Plan<T>& plan, const Own<T>& own, int64_t index) : image(index) {
+    for (int axis = 2; axis >= 0; --axis) {
+      index_[axis] = image % plan.axis_tiles[axis];
+      image /= plan.axis_tiles[axis];
+      at[axis] = own.spans[axis][index_[axis]];
+    }
   }
-  tile.image = index;
-  return tile;
-}
+  template <class T>
+  FASTNETS_INLINE void advance(const Plan<T>& plan, const Own<T>& own) {
+    int axis = 2;
+    while (axis >= 0 && ++index_[axis] == plan.axis_tiles[axis]) index_[axis--] = 0;
+    if (axis < 0) ++image;
+    for (axis = axis < 0 ? 0 : axis; axis < 3; ++axis) at[axis] = own.spans[axis][index_[axis]];
+  }
 
-// How many outputs along an axis a tile makes whose first one is `at`.
-template <class T>
-FASTNETS_INLINE int64_t outputs_at(const Plan<T>& plan, int axis, int64_t at) {
-  const int64_t step = plan.s.dilation[axis];
-  return least(plan.kind.outputs[axis], (plan.s.out[axis] - at + step - 1) / step);
-}
+ private:
+  int64_t index_[3];
+};
 
 // How far the inputs of a tile along an axis are from the first one of x; -1 outside of it.
 template <class T>
@@ -142,20 +152,20 @@ FASTNETS_INLINE void find_inputs(const Plan<T>& plan, int axis, int64_t first, i
 
 // The pixels of x under a tile, in the order of its points.
 template <class T>
-FASTNETS_INLINE void find_pixels(const Plan<T>& plan, const Own<T>& own, int64_t index, int64_t group,
+FASTNETS_INLINE void find_pixels(const Plan<T>& plan, const Own<T>& own, const Tile& tile, int64_t group,
                                  const T** pixel) {
   constexpr int kMost = 8;  // points along an axis
-  const Tile tile = tile_at(plan, own, index);
   const T* x = static_cast<const T*>(plan.call.x) + tile.image * plan.call.x_stride[0] + group * plan.cin;
   int64_t offset[3][kMost];
-  for (int axis = 0; axis < 3; ++axis) find_inputs(plan, axis, tile.at[axis], offset[axis]);
+  for (int axis = 0; axis < 3; ++axis) find_inputs(plan, axis, tile.at[axis].first, offset[axis]);
   const int points = plan.kind.points[2];
   for (int i = 0; i < plan.kind.points[0]; ++i) {
     for (int j = 0; j < plan.kind.points[1]; ++j, pixel += points) {
       const bool inside = offset[0][i] >= 0 && offset[1][j] >= 0;
       const T* const line = x + offset[0][i] + offset[1][j];
-      for (int k = 0; k < points; ++k)
+      for (int k = 0; k < points; ++k) {
         pixel[k] = inside && offset[2][k] >= 0 ? line + offset[2][k] : own.zeros;
+      }
     }
   }
 }
@@ -164,12 +174,14 @@ FASTNETS_INLINE void find_pixels(const Plan<T>& plan, const Own<T>& own, int64_t
 template <class T>
 void fill_v(const Plan<T>& plan, const Own<T>& own, int64_t group, int64_t first, int64_t from, int64_t to) {
   const T* pixels[2][kMaxPoints];
-  find_pixels(plan, own, first + from, group, pixels[0]);
+  Tile tile(plan, own, first + from);
+  find_pixels(plan, own, tile, group, pixels[0]);
   for (int64_t t = from; t < to; ++t) {
     const T** const now = pixels[(t - from) % 2];
     const T** const next = pixels[(t - from + 1) % 2];
     const bool more = first + t + 1 < plan.tiles;
-    if (more) find_pixels(plan, own, first + t + 1, group, next);
+    tile.advance(plan, own);
+    if (more) find_pixels(plan, own, tile, group, next);
     const TileSource<T> source{now, more ? next : nullptr, plan.cin};
     plan.kind.input(source, own.v + t * Vec::width, plan.xi_stride, plan.block_stride);
   }
@@ -212,14 +224,14 @@ FASTNETS_INLINE void multiply_point(const Plan<T>& plan, const Own<T>& own, cons
   });
 }
 
-// Where the outputs of a tile go, of the channels of a panel.
+// Where the outputs of a tile go, of the channels of a panel. In place: a copy would wait for all stores before
+// it.
 template <class T>
-TileTarget<T> target_of(const Plan<T>& plan, const Own<T>& own, int64_t group, const Panel<T>& panel,
-                        int64_t index) {
+void find_target(const Plan<T>& plan, const Own<T>& own, const Tile& tile, int64_t index, int64_t group,
+                 const Panel<T>& panel, TileTarget<T>& target) {
   const ConvCall& call = plan.call;
   const Epilogue& epilogue = call.epilogue;
-  const Tile tile = tile_at(plan, own, index);
-  TileTarget<T> target{};
+  target.y = nullptr, target.maxima = nullptr, target.residual = nullptr, target.moments = nullptr;
   if (call.y != nullptr) target.y = static_cast<T*>(call.y) + tile.image * call.y_stride[0];
   if (call.maxima != nullptr) {
     target.maxima = static_cast<T*>(call.maxima) + tile.image * call.maxima_stride[0];
@@ -227,23 +239,22 @@ TileTarget<T> target_of(const Plan<T>& plan, const Own<T>& own, int64_t group, c
   if (epilogue.residual != nullptr) {
     target.residual = static_cast<const T*>(epilogue.residual) + tile.image * epilogue.residual_stride[0];
   }
+  if (epilogue.moments != nullptr) target.moments = own.moments + index * 3 * plan.s.cout;
   for (int axis = 0; axis < 3; ++axis) {
-    const int64_t step = plan.s.dilation[axis];
+    const int64_t step = plan.s.dilation[axis], first = tile.at[axis].first;
     const int window = plan.kind.outputs[axis] > 1 ? 2 : 1;
-    if (target.y != nullptr) target.y += tile.at[axis] * call.y_stride[axis + 1];
-    if (target.maxima != nullptr) target.maxima += tile.at[axis] / window * call.maxima_stride[axis + 1];
+    if (target.y != nullptr) target.y += first * call.y_stride[axis + 1];
+    if (target.maxima != nullptr) target.maxima += first / window * call.maxima_stride[axis + 1];
     target.maxima_stride[axis] = call.maxima_stride[axis + 1];
     target.stride[axis] = step * call.y_stride[axis + 1];
-    if (target.residual != nullptr) target.residual += tile.at[axis] * epilogue.residual_stride[axis + 1];
+    if (target.residual != nullptr) target.residual += first * epilogue.residual_stride[axis + 1];
     target.residual_stride[axis] = step * epilogue.residual_stride[axis + 1];
-    target.size[axis] = outputs_at(plan, axis, tile.at[axis]);
+    target.size[axis] = tile.at[axis].outputs;
   }
   target.channel = group * plan.cout + panel.channel;
   target.lanes = panel.lanes;
   target.stream = call.stream;
-  target.moments = epilogue.moments == nullptr ? nullptr : own.moments + index * 3 * plan.s.cout;
   target.channels = plan.s.cout;
-  return target;
 }
 
 // Calls use(first channel) for each output of a tile.
@@ -273,16 +284,20 @@ void transform_panel(const Plan<T>& plan, const Own<T>& own, int64_t group, cons
                      const float* m, int64_t first, int64_t count) {
   const ConvCall& call = plan.call;
   const bool more = Clamp(call.epilogue).more;
-  TileTarget<T> target = target_of(plan, own, group, panel, first);
+  Tile tile(plan, own, first);
+  TileTarget<T> targets[2];
+  find_target(plan, own, tile, first, group, panel, targets[0]);
   for (int64_t t = 0; t < count; ++t) {
-    const TileTarget<T> now = target;
+    const TileTarget<T>& target = targets[t % 2];
     if (t + 1 < count) {
-      target = target_of(plan, own, group, panel, first + t + 1);
-      if (call.fetch && call.y != nullptr) fetch_outputs(target);
+      TileTarget<T>& next = targets[(t + 1) % 2];
+      tile.advance(plan, own);
+      find_target(plan, own, tile, first + t + 1, group, panel, next);
+      if (call.fetch && call.y != nullptr) fetch_outputs(next);
     }
-    plan.kind.output(m + t * panel.vectors() * Vec::width, plan.product_stride, now, call.epilogue);
+    plan.kind.output(m + t * panel.vectors() * Vec::width, plan.product_stride, target, call.epilogue);
     if (!more) continue;
-    for_outputs(now, [&](T* pixel) { activate_row(pixel, now.lanes, call.epilogue); });
+    for_outputs(target, [&](T* pixel) { activate_row(pixel, target.lanes, call.epilogue); });
   }
 }
 
@@ -349,10 +364,10 @@ void join_tiles(const Plan<T>& plan, const Own<T>& own, ThreadContext& context) 
     const int64_t channels = least(kChannels, cout - channel);
     double mean[kChannels] = {}, m2[kChannels] = {};
     int64_t pixels = 0;
-    for (int64_t i = image * tiles; i < (image + 1) * tiles; ++i) {
-      const Tile tile = tile_at(plan, own, i);
-      int64_t outputs = 1;
-      for (int axis = 0; axis < 3; ++axis) outputs *= outputs_at(plan, axis, tile.at[axis]);
+    if (tiles == 0) continue;
+    Tile tile(plan, own, image * tiles);
+    for (int64_t i = image * tiles; i < (image + 1) * tiles; ++i, tile.advance(plan, own)) {
+      const int64_t outputs = tile.at[0].outputs * tile.at[1].outputs * tile.at[2].outputs;
       const float* const first = own.moments + i * 3 * cout + channel;
       const float *const rest = first + cout, *const squares = rest + cout;
       const double share = static_cast<double>(outputs) / static_cast<double>(pixels + outputs);
