@@ -266,14 +266,17 @@ def test_pairs_of_taps_need_neighbours() -> None:
 
 
 def test_what_the_caches_do_not_hold_is_stored_past_them() -> None:
-    def stores_past_them(pixels: int, groups: int = 1) -> bool:
-        return choose(ConvShape(1, 64, 64, groups, (1, 1, pixels), (1, 1, 3), (1, 1, 1), (1, 1, 1)), 2).stream
+    def stores_past_them(pixels: int, kernel: int = 1, groups: int = 1) -> bool:
+        return choose(ConvShape(1, 64, 64, groups, (1, 1, pixels), (1, 1, kernel), (1, 1, 1), (1, 1, 1)), 2).stream
 
     held = 2 * 2 * cache_bytes(2) // (64 * 4)  # half of it by the second level of two threads
+    half = cache_bytes(3) // 2 // (64 * 4)
     assert not stores_past_them(held)
     assert stores_past_them(held + 1)
-    assert not stores_past_them(held + 1, groups=64)  # waits for memory, not for products
-    assert stores_past_them(cache_bytes(3) // (64 * 4), groups=64)
+    assert not stores_past_them(max(held, half - 1), kernel=3)  # Winograd fetches them instead
+    assert stores_past_them(max(held + 1, half), kernel=3)
+    assert not stores_past_them(held + 1, kernel=3, groups=64)  # waits for memory, not for products
+    assert stores_past_them(cache_bytes(3) // (64 * 4), kernel=3, groups=64)
 
 
 def test_wrong_arguments_are_named() -> None:

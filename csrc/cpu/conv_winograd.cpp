@@ -224,8 +224,8 @@ FASTNETS_INLINE void multiply_point(const Plan<T>& plan, const Own<T>& own, cons
   });
 }
 
-// Where the outputs of a tile go, of the channels of a panel. In place: a copy would wait for all stores before
-// it.
+// Where the outputs of a tile go, of the channels of a panel. In place: a copy would wait for all stores
+// before it.
 template <class T>
 void find_target(const Plan<T>& plan, const Own<T>& own, const Tile& tile, int64_t index, int64_t group,
                  const Panel<T>& panel, TileTarget<T>& target) {

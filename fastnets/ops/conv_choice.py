@@ -264,7 +264,7 @@ def _planar(shape: ConvShape, nthreads: int) -> ConvConfig:
 def _winograd(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
     lanes, points, tiles = _C.conv_lanes(), points_of(tile), tile_count(shape, tile)
     inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
-    # Smaller outputs are fetched a tile ahead (csrc/ops/conv.cpp), which is as fast, and the next layer finds them in L3.
+    # Smaller outputs are fetched a tile ahead (ops/conv.cpp), which is as fast, and the next layer finds them in L3.
     stream = _streams(shape, nthreads) and _out_bytes(shape) >= cache_bytes(3) // 2
     both = 4 * points * lanes * (vectors(inputs) + vectors(outputs))  # bytes of a tile and its products
     weights = 4 * points * inputs * vectors(outputs) * lanes
