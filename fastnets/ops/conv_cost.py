@@ -1,8 +1,8 @@
 """What a convolution costs by each kernel, in vector multiply-adds of one core.
 
 Those of the products are divided by the share of the peak that they reach; gathering a pixel, or transforming a point
-of a tile, costs some for each vector of channels. Fitted to measurements on Zen 4: of 40 layers, 36 ran within 10 % of
-the best tile and block. Strassen's constants are of Zen 5, where its sums cost more beside the multiplications.
+of a tile, costs some for each vector of channels. Fitted to measurements on Zen 4, where of 40 layers 36 ran within
+10 % of the best tile and block; the shares, fetching and Strassen's constants to 19 layers on Zen 5, weights in memory.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ if TYPE_CHECKING:
 
 _GATHER, _INPUT, _OUTPUT = 2.0, 4.0, 3.0
 _PAIRS = 3.0  # of a tap in bfloat16, more than of one in float32
-_PRODUCT_SHARE, _WINOGRAD_SHARE, _PLANAR_SHARE = 0.85, 0.9, 0.9
+_PRODUCT_SHARE, _WINOGRAD_SHARE, _PLANAR_SHARE = 0.85, 0.75, 0.9
 _COPY = 0.5  # of an element of a line: less from a line, more from pixels
 _SUMS = 6.0  # Strassen's, of a vector of inputs
 _NEW_SUMS = {14: 0.2, 6: 1.0}  # what the sums of weights add to its first products, by their rows
-_FETCH = 4.0  # a vector of weights: in a network they come from memory
-_WINOGRAD_FETCH = {14: 4.0, 6: 7.0}  # the same by rows: a shorter multiply-add waits longer (reasoned, not fitted)
+_FETCH = {14: 12.0, 6: 7.0}  # a vector of weights, by rows: in a network they come from memory
 _JOIN = 3.0  # the sums of an output over the lanes, and its store
 _TILE = 1000.0  # of a Winograd tile: finding its pixels (64 channels, dilated: 1.03 to 1.08 with half as many tiles)
 _SETTLING = 3  # what starting and storing a product of Winograd's costs, in inputs
@@ -39,7 +38,7 @@ def product_cost(shape: ConvShape) -> float:
     steps = _C.conv_steps(shape.itemsize == 2)
     multiply = shape.pixels * taps * inputs * vectors(outputs) / (steps * _PRODUCT_SHARE)
     gather = (_PAIRS if steps > 1 else 0.0) + -(-vectors(inputs) // steps) * _GATHER
-    fetch = taps * inputs * vectors(outputs) * _FETCH * shape.itemsize / 4
+    fetch = taps * inputs * vectors(outputs) * _FETCH[product_rows()] * shape.itemsize / 4
     return shape.groups * (multiply + (shape.pixels * taps * gather if taps > 1 else 0.0) + fetch)
 
 
@@ -90,5 +89,5 @@ def winograd_cost(shape: ConvShape, tile: Axes) -> float:
     inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
     multiply = max(tiles, _FEW_ROWS) * (inputs + _SETTLING) * vectors(outputs) / _WINOGRAD_SHARE
     transform = tiles * (vectors(inputs) * _INPUT + vectors(outputs) * _OUTPUT)
-    fetch = inputs * vectors(outputs) * _WINOGRAD_FETCH[product_rows()]
+    fetch = inputs * vectors(outputs) * _FETCH[product_rows()]
     return shape.groups * (points * (multiply + transform + fetch) + tiles * _TILE)
