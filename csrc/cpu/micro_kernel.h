@@ -16,10 +16,10 @@ namespace FASTNETS_LEVEL {
 
 // Rows of a product: with two vectors a row, 28 of 32 registers accumulate (AVX-512), or 12 of 16.
 //
-// kUnrolled: factors that are added between two branches. Six rows leave little time for counting, and with a branch a
-// factor products took 1.03 to 1.1 of the time (AVX2, Zen 3).
-// kTogether: those between two fetches. A core drops what it is told to fetch while too much is on its way:
-// with all of a block at once, networks took 1.01 to 1.04 of the time (Zen 5).
+// kUnrolled: factors that are added between two branches. Six rows leave little time for counting, and with a
+// branch a factor products took 1.03 to 1.1 of the time (AVX2, Zen 3). kTogether: those between two fetches.
+// A core drops what it is told to fetch while too much is on its way: with all of a block at once, networks
+// took 1.01 to 1.04 of the time (Zen 5).
 #if defined(FASTNETS_LEVEL_avx512)
 constexpr int kMaxRows = 14, kUnrolled = 1, kTogether = 2;
 #else
