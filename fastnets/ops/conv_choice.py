@@ -276,8 +276,13 @@ def _winograd(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
         blocks = max(1, -(-tiles // max(1, min(_MOST_SHARED, _SHARED_BYTES // both))))
         return ConvConfig("winograd", tile, max(1, -(-tiles // blocks)), True, stream)
     # Two products of tiles an item, whether L2 holds them or not: each item reads all weights. One took 1.05 to 1.8 of
-    # the time from 128 channels on, and in 3D 1.04 to 1.1; by AVX2, three or four took 1.03 to 1.2 (Zen 5).
-    return ConvConfig("winograd", tile, _block(tiles, 2 * product_rows(), nthreads), stream=stream)
+    # the time from 128 channels on, and in 3D 1.04 to 1.1; by AVX2, three or four took 1.03 to 1.2 (Zen 5). Where a few
+    # less leave half of L2 for the rest, these (64 channels, dilated: 1.03).
+    most = 2 * product_rows()
+    fitting = cache_bytes(2) // 2 // (4 * points * lanes * (vectors(inputs) + 2))
+    if most * 3 // 4 <= fitting < most:
+        most = fitting
+    return ConvConfig("winograd", tile, _block(tiles, most, nthreads), stream=stream)
 
 
 def _out_bytes(shape: ConvShape) -> int:
