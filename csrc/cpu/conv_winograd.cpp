@@ -88,9 +88,7 @@ struct Own {
   float* v;
   float* m;        // of one panel, or of all of them
   T* zeros;        // [cin]
-  Span* spans[3];  // of the tiles along an axis: those that lie between each other's pixels come one after
-                   // the other, as they read the same lines (phase by phase: dilated layers 1.05 to 1.15 of
-                   // the time)
+  Span* spans[3];  // of the tiles along an axis
 };
 
 template <class T>
@@ -108,6 +106,8 @@ Own<T> take_memory(const Plan<T>& plan, void* scratch, int thread) {
   for (int axis = 0; axis < 3; ++axis) {
     own.spans[axis] = next;
     const int64_t step = plan.s.dilation[axis], length = plan.s.out[axis], most = plan.kind.outputs[axis];
+    // Tiles that lie between each other's pixels come one after the other, as they read the same lines: phase
+    // by phase, dilated layers took 1.05 to 1.15 of the time (Zen 5).
     for (int64_t start = 0; start < length; start += step * most) {
       for (int64_t at = start; at < least(start + step, length); ++at) {
         *next++ = {at, least(most, (length - at + step - 1) / step)};
@@ -366,7 +366,6 @@ void join_tiles(const Plan<T>& plan, const Own<T>& own, ThreadContext& context) 
     const int64_t channels = least(kChannels, cout - channel);
     double mean[kChannels] = {}, m2[kChannels] = {};
     int64_t pixels = 0;
-    if (tiles == 0) continue;
     Tile tile(plan, own, image * tiles);
     for (int64_t i = image * tiles; i < (image + 1) * tiles; ++i, tile.advance(plan, own)) {
       const int64_t outputs = tile.at[0].outputs * tile.at[1].outputs * tile.at[2].outputs;
