@@ -66,7 +66,8 @@ def strassen_cost(shape: ConvShape) -> float:
 
 def planar_cost(shape: ConvShape) -> float:
     lines, steps = shape.cin * math.prod(shape.kernel[:2]), -(-shape.kernel[2] // _C.conv_steps(shape.itemsize == 2))
-    return shape.pixels * lines * (steps * vectors(shape.cout) / _PLANAR_SHARE + shape.stride[2] * _COPY)
+    fetch = lines * shape.kernel[2] * vectors(shape.cout) * _FETCH[product_rows()] * shape.itemsize / 4
+    return shape.pixels * lines * (steps * vectors(shape.cout) / _PLANAR_SHARE + shape.stride[2] * _COPY) + fetch
 
 
 def narrow_cost(shape: ConvShape) -> float:
