@@ -15,8 +15,9 @@ from fastnets.errors import InputError
 from fastnets.machine import cache_bytes
 from fastnets.ops.arguments import kernel_refusal, out_refusal, result_like
 from fastnets.ops.conv_arguments import Padding, Window, check_result, check_vectors, three, window_of
-from fastnets.ops.conv_choice import ConvShape, strassen_refusal, streams
+from fastnets.ops.conv_choice import ConvShape, streams
 from fastnets.ops.conv_cost import product_cost, strassen_cost, strassen_rows
+from fastnets.ops.conv_refusals import strassen_refusal
 from fastnets.ops.epilogue import Activation, activation_of
 from fastnets.ops.layout import KERNEL_DTYPES, array5, array_of, channels_last, floats_of, threads
 
