@@ -1,6 +1,7 @@
 """conv: packing, gradients, choice and errors; results are checked over cases by tests/test_ops.py."""
 
 import itertools
+import math
 import threading
 from collections.abc import Callable
 
@@ -18,7 +19,7 @@ from fastnets.errors import InputError
 from fastnets.machine import cache_bytes
 from fastnets.ops.conv import OP, ConvConfig, PackedConv, conv
 from fastnets.ops.conv_arguments import window_of
-from fastnets.ops.conv_choice import ConvShape, choose
+from fastnets.ops.conv_choice import TILES, ConvShape, choose
 from fastnets.ops.conv_cost import product_rows
 
 GRADIENT_CASES = [
@@ -173,6 +174,24 @@ def test_more_threads_than_items() -> None:
             )
 
 
+@pytest.mark.parametrize(("taps", "axes"), list(TILES), ids=str)
+def test_every_winograd_tile(taps: int, axes: int) -> None:
+    """Against float64, where tiles end beyond the image, with two groups of which each fills no vector."""
+    random = torch.Generator().manual_seed(0)
+    size = {1: (67,), 2: (17, 25), 3: (9, 10, 13)}[axes]
+    x, bias = torch.randn(2, 38, *size, generator=random), torch.randn(42, generator=random)
+    weight = torch.randn(42, 19, *(taps,) * axes, generator=random) / math.sqrt(19 * taps**axes)
+    function = (functional.conv1d, functional.conv2d, functional.conv3d)[axes - 1]
+    for dilation in (1, 2):
+        padding = dilation * (taps // 2)
+        expected = function(x.double(), weight.double(), bias.double(), 1, padding, dilation, 2)
+        for tile in TILES[taps, axes]:
+            config = ConvConfig("winograd", tile, 5)
+            packed = PackedConv(weight, bias, padding=padding, dilation=dilation, groups=2, config=config)
+            with poisoned():
+                assert relative_error(packed(x), expected) <= 2e-5, tile
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_shape(data: st.DataObject) -> None:
@@ -183,6 +202,7 @@ def test_any_shape(data: st.DataObject) -> None:
 
     groups = data.draw(st.sampled_from([1, 1, 2, 3]))
     kernel, dilation = per_axis(1, 4), per_axis(1, 3)
+    longer = [(5,) * axes, (7,) + (1,) * (axes - 1)]
     reach = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
     case = Case(
         batch=data.draw(st.integers(1, 2)),
@@ -191,7 +211,7 @@ def test_any_shape(data: st.DataObject) -> None:
             st.integers(1, 40).map(lambda n: n * groups) | st.sampled_from([groups, 64 * groups, 150 * groups])
         ),
         size=tuple(r + data.draw(st.integers(0, 9)) for r in reach),
-        kernel=data.draw(st.sampled_from([kernel, (3,) * axes, (1,) * axes])),
+        kernel=data.draw(st.sampled_from([kernel, (3,) * axes, (1,) * axes, *longer])),
         stride=data.draw(st.sampled_from([1, per_axis(1, 3)])),
         padding=tuple((data.draw(st.integers(0, 3)), data.draw(st.integers(0, 3))) for _ in range(axes)),
         dilation=data.draw(st.sampled_from([1, dilation])),
@@ -222,6 +242,8 @@ def test_the_choice_follows_the_shape() -> None:
     assert algorithm(kernel=(1, 1, 1), cin=2048, cout=512, out=(1, 7, 7)) == "product"  # weights that leave L2
     assert algorithm(kernel=(1, 1, 1), cout=2) == "narrow"
     assert algorithm(stride=(1, 2, 2)) == "winograd"
+    assert algorithm(kernel=(1, 5, 5)) == algorithm(kernel=(1, 1, 7)) == algorithm(kernel=(1, 7, 1)) == "winograd"
+    assert algorithm(kernel=(1, 5, 7)) == algorithm(kernel=(1, 4, 4)) == "product"
     assert algorithm(stride=(1, 3, 3)) == "product"
     assert algorithm(out=(1, 5, 5), dilation=(1, 7, 7)) == "product"  # each tile would hold one output
     assert algorithm(cin=8, cout=8, groups=2) == "grouped"

@@ -15,11 +15,11 @@ from torch.nn import functional
 import fastnets
 from fastnets import _C
 from fastnets.engine.kernels import Written
-from fastnets.ops import PackedConv
+from fastnets.ops import PackedConv, conv_choice
 from fastnets.ops.conv_choice import ConvConfig
 
 POOL = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
-TILES = [(1, 1, 2), (1, 1, 4), (1, 1, 6), (1, 2, 2), (1, 4, 4), (1, 6, 6), (2, 2, 2), (2, 4, 4), (4, 4, 4)]
+TILES = [(kernel, tile) for (kernel, _), tiles in conv_choice.TILES.items() for tile in tiles]
 
 
 def memory_for(y: Tensor) -> Tensor:
@@ -31,17 +31,17 @@ def memory_for(y: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("share", [False, True])
-@pytest.mark.parametrize("tile", TILES, ids=str)
-def test_of_every_tile(tile: tuple[int, int, int], share: bool, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("kernel", "tile"), TILES, ids=str)
+def test_of_every_tile(kernel: int, tile: tuple[int, int, int], share: bool, dtype: torch.dtype) -> None:
     random = torch.Generator().manual_seed(0)
     axes = sum(outputs > 1 for outputs in tile)
     x = torch.randn(2, 5, *(9, 14, 23)[-axes:], generator=random).to(dtype)
-    weight, bias = torch.randn(37, 5, *(3,) * axes, generator=random).to(dtype), torch.randn(37, generator=random)
+    weight, bias = torch.randn(37, 5, *(kernel,) * axes, generator=random).to(dtype), torch.randn(37, generator=random)
     residual = torch.randn(2, 37, *x.shape[2:], generator=random).to(dtype)
     config = ConvConfig("winograd", tile, 5, share)
     for threads in (1, 2):
         with thread_count(threads), poisoned():
-            conv = PackedConv(weight, bias, padding=1, activation="relu6", config=config)
+            conv = PackedConv(weight, bias, padding=kernel // 2, activation="relu6", config=config)
             y = conv(x, residual=residual)
             beside, alone = memory_for(y), memory_for(y)
             assert torch.equal(conv(x, residual=residual, out=torch.empty_like(y), maxima=beside), y)

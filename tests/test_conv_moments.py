@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import fastnets
 from fastnets import _C
 from fastnets.engine.kernels import Moments
-from fastnets.ops import PackedConv
+from fastnets.ops import PackedConv, conv_choice
 from fastnets.ops.conv_choice import ConvConfig
 
 
@@ -26,22 +26,23 @@ def assert_moments(actual: Tensor, y: Tensor) -> None:
     torch.testing.assert_close(actual[..., 1], variance, rtol=1e-5, atol=0)
 
 
-TILES = [(1, 1, 2), (1, 1, 4), (1, 1, 6), (1, 2, 2), (1, 3, 3), (1, 4, 4), (1, 6, 6), (2, 2, 2), (2, 4, 4), (4, 4, 4)]
+TILES = [(kernel, tile) for (kernel, _), tiles in conv_choice.TILES.items() for tile in tiles]
+TILES.append((3, conv_choice.STRIDED_TILE))
 
 
 @pytest.mark.parametrize("share", [False, True])
-@pytest.mark.parametrize("tile", TILES, ids=str)
-def test_of_every_tile(tile: tuple[int, int, int], share: bool) -> None:
+@pytest.mark.parametrize(("kernel", "tile"), TILES, ids=str)
+def test_of_every_tile(kernel: int, tile: tuple[int, int, int], share: bool) -> None:
     random = torch.Generator().manual_seed(0)
     axes = sum(outputs > 1 for outputs in tile)
     size, stride = (9, 13, 22)[-axes:], 2 if 3 in tile else 1
     x = torch.randn(2, 5, *size, generator=random)
-    weight, bias = torch.randn(37, 5, *(3,) * axes, generator=random), 300 * torch.randn(37, generator=random)
+    weight, bias = torch.randn(37, 5, *(kernel,) * axes, generator=random), 300 * torch.randn(37, generator=random)
     config = ConvConfig("winograd", tile, 5, share)
     results = []
     for threads in (1, 2):
         with thread_count(threads):
-            conv = PackedConv(weight, bias, padding=1, stride=stride, config=config)
+            conv = PackedConv(weight, bias, padding=kernel // 2, stride=stride, config=config)
             moments = torch.full((2, 37, 2), float("nan"), dtype=torch.float64)
             y = conv(x, moments=moments)
             assert torch.equal(y, conv(x))

@@ -7,46 +7,35 @@
 namespace fastnets {
 namespace {
 
-// G of Y = A^T ((G g) * (B^T d)): kernels of 3 to the m + 2 points of F(m, 3), after Lavin and Gray
-// (arXiv:1509.09308) with the points 0, 1, -1, 2, -2, 1/2, -1/2 and infinity. F(1) is an axis left as it is.
-constexpr double kOne[1][3] = {{1, 0, 0}};
-constexpr double kTwo[4][3] = {{1, 0, 0}, {0.5, 0.5, 0.5}, {0.5, -0.5, 0.5}, {0, 0, 1}};
-// Stride 2: F(3, 2) of the outer taps, and the middle tap for each of the three odd inputs.
-constexpr double kThree[7][3] = {{1, 0, 0}, {0.5, 0, 0.5}, {0.5, 0, -0.5}, {0, 0, 1},
-                                 {0, 1, 0}, {0, 1, 0},     {0, 1, 0}};
-constexpr double kFour[6][3] = {{1.0 / 4, 0, 0},
-                                {-1.0 / 6, -1.0 / 6, -1.0 / 6},
-                                {-1.0 / 6, 1.0 / 6, -1.0 / 6},
-                                {1.0 / 24, 1.0 / 12, 1.0 / 6},
-                                {1.0 / 24, -1.0 / 12, 1.0 / 6},
-                                {0, 0, 1}};
-constexpr double kSix[8][3] = {{1, 0, 0},
-                               {-2.0 / 9, -2.0 / 9, -2.0 / 9},
-                               {-2.0 / 9, 2.0 / 9, -2.0 / 9},
-                               {1.0 / 90, 1.0 / 45, 2.0 / 45},
-                               {1.0 / 90, -1.0 / 45, 2.0 / 45},
-                               {32.0 / 45, 16.0 / 45, 8.0 / 45},
-                               {32.0 / 45, -16.0 / 45, 8.0 / 45},
-                               {0, 0, 1}};
+constexpr int kMostPoints = 8, kMostTaps = 7;
 
+// G of Y = A^T ((G g) * (B^T d)) along an axis: a row a point, from the taps of the kernel.
 struct KernelTransform {
-  const double (*rows)[3];
-  int points, taps;
+  int points = 1, taps = 1;
+  double rows[kMostPoints][kMostTaps] = {{1}};
 };
 
-KernelTransform kernel_transform(int tile) {
-  switch (tile) {
-    case 2:
-      return {kTwo, 4, 3};
-    case 3:
-      return {kThree, 7, 3};
-    case 4:
-      return {kFour, 6, 3};
-    case 6:
-      return {kSix, 8, 3};
-    default:
-      return {kOne, 1, 1};
+// Of `tile` outputs: the kernel's polynomial at 0, 1, -1, 2, -2, 1/2, -1/2 and infinity, as many as it needs;
+// at 1/2 and -1/2 times a power of 2, which is the polynomial backwards. All of them by what A^T would divide
+// 1 and -1 by; it has the rest (winograd_axes.h).
+KernelTransform kernel_transform(int tile, int64_t taps) {
+  if (tile == 1) return {};
+  // Stride 2: F(3, 2) of the outer taps, and the middle tap for each of the three odd inputs.
+  if (tile == 3) {
+    return {7, 3, {{1, 0, 0}, {0.5, 0, 0.5}, {0.5, 0, -0.5}, {0, 0, 1}, {0, 1, 0}, {0, 1, 0}, {0, 1, 0}}};
   }
+  KernelTransform t{tile + static_cast<int>(taps) - 1, static_cast<int>(taps), {}};
+  const double factor = t.points == 4 ? 1.0 / 2 : t.points == 6 ? -1.0 / 6 : -2.0 / 9;
+  constexpr double kPoint[kMostPoints] = {0, 1, -1, 2, -2, 2, -2};
+  for (int p = 0; p < t.points; ++p) {
+    double power = factor;
+    for (int k = 0; k < t.taps; ++k, power *= kPoint[p]) {
+      const bool backwards = p == 5 || p == 6;
+      t.rows[p][backwards ? t.taps - 1 - k : k] = power;
+    }
+  }
+  for (int k = 0; k < t.taps; ++k) t.rows[t.points - 1][k] = k == t.taps - 1 ? factor : 0;
+  return t;
 }
 
 // The panels of one group, and where each lies.
@@ -136,23 +125,25 @@ void pack_product(const ConvWeights& w, int lanes, int steps, void* packed, Thre
 
 int64_t packed_winograd_elements(const ConvWeights& w, const int tile[3], int lanes) {
   int64_t points = 1;
-  for (int axis = 0; axis < 3; ++axis) points *= kernel_transform(tile[axis]).points;
+  for (int axis = 0; axis < 3; ++axis) points *= kernel_transform(tile[axis], w.kernel[axis]).points;
   return w.groups * Panels(w, lanes).padded() * w.cin * points;
 }
 
 void pack_winograd(const ConvWeights& w, const int tile[3], int lanes, float* packed,
                    ThreadContext& context) {
   const Panels panels(w, lanes);
-  const KernelTransform z = kernel_transform(tile[0]), y = kernel_transform(tile[1]),
-                        x = kernel_transform(tile[2]);
+  const KernelTransform z = kernel_transform(tile[0], w.kernel[0]),
+                        y = kernel_transform(tile[1], w.kernel[1]),
+                        x = kernel_transform(tile[2], w.kernel[2]);
   const int64_t taps = z.taps * y.taps * x.taps, points = z.points * y.points * x.points;
+  constexpr int kMost = kMostPoints * kMostPoints * kMostPoints;
   for (int64_t item; next_item(context, w.groups * panels.count, item);) {
     const int64_t group = item / panels.count, panel = item % panels.count, width = panels.width(panel);
     float* out = packed + (group * panels.padded() + panel * panels.lanes) * w.cin * points;
     for (int64_t c = 0; c < w.cin; ++c) {
       for (int64_t lane = 0; lane < width; ++lane) {
         const int64_t channel = panel * panels.lanes + lane;
-        double given[27] = {}, first[8 * 9], second[8 * 8 * 3], third[8 * 8 * 8];
+        double given[kMost] = {}, first[kMost], second[kMost], third[kMost];
         if (channel < panels.outputs) {
           const float* source =
               static_cast<const float*>(w.values) + ((group * panels.outputs + channel) * w.cin + c) * taps;

@@ -28,7 +28,8 @@ void fill_v(const Plan<T>& plan, const Own<T>& own, int64_t group, int64_t first
     const bool more = first + t + 1 < plan.tiles;
     tile.advance(plan, own);
     if (more) find_pixels(plan, own, tile, group, next);
-    const TileSource<T> source{now, more ? next : nullptr, plan.cin};
+    const TileSource<T> source{now, more ? next : nullptr, plan.cin,
+                               plan.kind.points[2] - plan.kind.advance[2]};
     plan.kind.input(source, own.v + t * Vec::width, plan.xi_stride, plan.block_stride);
   }
 }

@@ -1,9 +1,10 @@
-// The transforms of Winograd's convolution Y = A^T (U * (B^T d)) along one axis. Included by
+// The transforms of Winograd's convolution Y = A^T ((G g) * (B^T d)) along one axis. Included by
 // cpu/winograd_transforms.h only.
 //
-// Matrices after Lavin and Gray (arXiv:1509.09308), factored by the symmetry of the points +p and -p; U is
-// computed by common/conv_pack.cpp. F(m) makes m outputs of m + 2 inputs; F(1) is an axis left as it is, and
-// F(3) one of stride 2. kAdvance: inputs from a tile to the next.
+// F(m, r) makes m outputs with r taps from m + r - 1 inputs, of which as many points are products. Matrices
+// after Lavin and Gray (arXiv:1509.09308), factored by the symmetry of the points +p and -p. G is the value
+// of the kernel's polynomial at each point (common/conv_pack.cpp), so B^T is the same for all m and r with as
+// many points. The denominators are in A^T, but for that of the points 1 and -1, which is in all of G.
 #pragma once
 
 #include "cpu/vec.h"
@@ -21,21 +22,22 @@ FASTNETS_INLINE V add_times(V sum, float c, V v) {
   return fma(V::set(c), v, sum);
 }
 
-template <int kOutputs>
-struct Axis;
+// B^T for so many points: 0, pairs of +p and -p, and infinity. What A^T multiplies the products by, besides
+// the powers of p: of 0 and infinity, and of each pair.
+template <int kCount>
+struct Points;
 
+// An axis left as it is.
 template <>
-struct Axis<1> {
-  static constexpr int kPoints = 1, kAdvance = 1;
+struct Points<1> {
   template <class V>
   static FASTNETS_INLINE void input(V*) {}
-  template <class V>
-  static FASTNETS_INLINE void output(V*) {}
 };
 
 template <>
-struct Axis<2> {
-  static constexpr int kPoints = 4, kAdvance = 2;
+struct Points<4> {
+  static constexpr int kPairs = 1;
+  static constexpr double kZero = 2, kInfinity = -2, kPair[] = {1}, kPoint[] = {1};
   template <class V>
   static FASTNETS_INLINE void input(V* d) {
     const V sum = d[1] + d[2], difference = d[2] - d[1];
@@ -44,42 +46,12 @@ struct Axis<2> {
     d[1] = sum;
     d[2] = difference;
   }
-  template <class V>
-  static FASTNETS_INLINE void output(V* m) {
-    m[0] = m[0] + (m[1] + m[2]);
-    m[1] = (m[1] - m[2]) - m[3];
-  }
-};
-
-// Stride 2: 3 outputs of 7 inputs. Its even inputs meet two taps of the kernel, which is F(3, 2) with the
-// points 0, 1, -1 and infinity; its odd ones meet one tap. So 7 products instead of 9.
-template <>
-struct Axis<3> {
-  static constexpr int kPoints = 7, kAdvance = 6;
-  template <class V>
-  static FASTNETS_INLINE void input(V* d) {
-    const V sum = d[2] + d[4], difference = d[4] - d[2], last = d[6] - d[2];
-    const V odd0 = d[1], odd1 = d[3], odd2 = d[5];
-    d[0] = d[0] - d[4];
-    d[1] = sum;
-    d[2] = difference;
-    d[3] = last;
-    d[4] = odd0;
-    d[5] = odd1;
-    d[6] = odd2;
-  }
-  template <class V>
-  static FASTNETS_INLINE void output(V* m) {
-    const V sum = m[1] + m[2], difference = m[1] - m[2];
-    m[0] = (m[0] + sum) + m[4];
-    m[1] = difference + m[5];
-    m[2] = (sum + m[3]) + m[6];
-  }
 };
 
 template <>
-struct Axis<4> {
-  static constexpr int kPoints = 6, kAdvance = 4;
+struct Points<6> {
+  static constexpr int kPairs = 2;
+  static constexpr double kZero = -1.5, kInfinity = -6, kPair[] = {1, -0.25}, kPoint[] = {1, 2};
   template <class V>
   static FASTNETS_INLINE void input(V* d) {
     const V even1 = add_times(d[4], -4.0F, d[2]), odd1 = add_times(d[3], -4.0F, d[1]);
@@ -91,19 +63,12 @@ struct Axis<4> {
     d[3] = even2 + odd2;
     d[4] = even2 - odd2;
   }
-  template <class V>
-  static FASTNETS_INLINE void output(V* m) {
-    const V even1 = m[1] + m[2], odd1 = m[1] - m[2], even2 = m[3] + m[4], odd2 = m[3] - m[4];
-    m[0] = m[0] + even1 + even2;
-    m[1] = add_times(odd1, 2.0F, odd2);
-    m[2] = add_times(even1, 4.0F, even2);
-    m[3] = add_times(odd1, 8.0F, odd2) + m[5];
-  }
 };
 
 template <>
-struct Axis<6> {
-  static constexpr int kPoints = 8, kAdvance = 6;
+struct Points<8> {
+  static constexpr int kPairs = 3;
+  static constexpr double kZero = -4.5, kInfinity = -4.5, kPair[] = {1, -0.05, -3.2}, kPoint[] = {1, 2, 0.5};
   template <class V>
   static FASTNETS_INLINE void input(V* d) {
     const V first = add_times(d[0] - d[6], 5.25F, d[4] - d[2]);
@@ -123,16 +88,83 @@ struct Axis<6> {
     d[5] = even3 + odd3;
     d[6] = even3 - odd3;
   }
+};
+
+// Stride 2: 3 outputs of 7 inputs. Its even inputs meet two taps of the kernel, which is F(3, 2) with the
+// points 0, 1, -1 and infinity; its odd ones meet one tap. So 7 products instead of 9.
+template <>
+struct Points<7> {
+  template <class V>
+  static FASTNETS_INLINE void input(V* d) {
+    const V sum = d[2] + d[4], difference = d[4] - d[2], last = d[6] - d[2];
+    const V odd0 = d[1], odd1 = d[3], odd2 = d[5];
+    d[0] = d[0] - d[4];
+    d[1] = sum;
+    d[2] = difference;
+    d[3] = last;
+    d[4] = odd0;
+    d[5] = odd1;
+    d[6] = odd2;
+  }
+};
+
+constexpr double power(double base, int exponent) {
+  return exponent == 0 ? 1 : base * power(base, exponent - 1);
+}
+
+// An axis of F(kCount, taps). kAdvance: inputs from a tile to the next.
+template <int kCount, int kTaps>
+struct Axis {
+  static constexpr int kOutputs = kCount, kPoints = kCount + kTaps - 1, kAdvance = kCount;
+
+  // A^T: row i has the i-th powers of the points, and the last one infinity.
   template <class V>
   static FASTNETS_INLINE void output(V* m) {
-    const V even1 = m[1] + m[2], odd1 = m[1] - m[2], even2 = m[3] + m[4], odd2 = m[3] - m[4];
-    const V even3 = m[5] + m[6], odd3 = m[5] - m[6];
-    m[0] = (m[0] + even1) + (even2 + even3);
-    m[1] = add_times(add_times(odd1, 0.5F, odd3), 2.0F, odd2);
-    m[2] = add_times(add_times(even1, 0.25F, even3), 4.0F, even2);
-    m[3] = add_times(add_times(odd1, 0.125F, odd3), 8.0F, odd2);
-    m[4] = add_times(add_times(even1, 0.0625F, even3), 16.0F, even2);
-    m[5] = add_times(add_times(odd1, 0.03125F, odd3), 32.0F, odd2) + m[7];
+    using Of = Points<kPoints>;
+    V even[Of::kPairs], odd[Of::kPairs];
+#pragma GCC unroll 3
+    for (int pair = 0; pair < Of::kPairs; ++pair) {
+      even[pair] = m[1 + 2 * pair] + m[2 + 2 * pair];
+      odd[pair] = m[1 + 2 * pair] - m[2 + 2 * pair];
+    }
+    const V zero = m[0], infinity = m[kPoints - 1];
+#pragma GCC unroll 6
+    for (int i = 0; i < kOutputs; ++i) {
+      const V* const sums = i % 2 == 0 ? even : odd;
+      V sum = sums[0];
+      if (i == 0) sum = add_times(sum, static_cast<float>(Of::kZero), zero);
+#pragma GCC unroll 3
+      for (int pair = 1; pair < Of::kPairs; ++pair) sum = add_times(sum, scale(pair, i), sums[pair]);
+      if (i == kOutputs - 1) sum = add_times(sum, static_cast<float>(Of::kInfinity), infinity);
+      m[i] = sum;
+    }
+  }
+
+ private:
+  // Of a pair of points, in row i. Where the points are fractions, G has the kernel's polynomial backwards.
+  static constexpr float scale(int pair, int i) {
+    const double point = Points<kPoints>::kPoint[pair];
+    return static_cast<float>(Points<kPoints>::kPair[pair] * power(point, point < 1 ? i + kTaps - 1 : i));
+  }
+};
+
+template <>
+struct Axis<1, 1> {
+  static constexpr int kOutputs = 1, kPoints = 1, kAdvance = 1;
+  template <class V>
+  static FASTNETS_INLINE void output(V*) {}
+};
+
+// Of stride 2.
+template <>
+struct Axis<3, 3> {
+  static constexpr int kOutputs = 3, kPoints = 7, kAdvance = 6;
+  template <class V>
+  static FASTNETS_INLINE void output(V* m) {
+    const V sum = m[1] + m[2], difference = m[1] - m[2];
+    m[0] = (m[0] + sum) + m[4];
+    m[1] = difference + m[5];
+    m[2] = (sum + m[3]) + m[6];
   }
 };
 

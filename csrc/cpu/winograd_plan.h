@@ -2,6 +2,8 @@
 // which pixels it reads. Included by conv_winograd.cpp only.
 #pragma once
 
+#include <algorithm>
+
 #include "common/scratch.h"
 #include "cpu/conv.h"
 #include "cpu/winograd_transforms.h"
@@ -12,9 +14,9 @@ namespace FASTNETS_LEVEL {
 constexpr int kMaxPoints = 6 * 6 * 6;
 
 template <class T>
-const TileKind<T>& tile_kind(const int tile[3]) {
+const TileKind<T>& tile_kind(const int tile[3], int64_t taps) {
   for (const TileKind<T>& kind : kTiles<T>) {
-    if (kind.outputs[0] == tile[0] && kind.outputs[1] == tile[1] && kind.outputs[2] == tile[2]) return kind;
+    if (kind.taps == taps && std::equal(tile, tile + 3, kind.outputs)) return kind;
   }
   return kTiles<T>[0];
 }
@@ -38,7 +40,7 @@ struct Plan {
   int64_t xi_stride, block_stride;  // of V: rows of a channel block, one more than there are tiles, so that
   int64_t product_stride;           // the stride is no power of two; and of M
 
-  explicit Plan(const ConvCall& c) : call(c), s(c.shape), kind(tile_kind<T>(c.tile)) {
+  explicit Plan(const ConvCall& c) : call(c), s(c.shape), kind(tile_kind<T>(c.tile, c.shape.kernel[2])) {
     xis = int64_t{kind.points[0]} * kind.points[1] * kind.points[2];
     cin = s.cin / s.groups, cout = s.cout / s.groups;
     channel_blocks = (cin + Vec::width - 1) / Vec::width;

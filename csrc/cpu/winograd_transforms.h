@@ -15,6 +15,7 @@ struct TileSource {
   const T* const* pixel;  // [points of z][of y][of x]: first channel; outside of the input, zeros
   const T* const* next;   // the same for the next tile, or null
   int64_t channels;
+  int known;  // the first columns, which the tile before has read too
 };
 
 // The same channels of the next tile, or nothing.
@@ -36,19 +37,18 @@ struct Ahead {
 };
 
 // v[xi * xi_stride] = the transformed tile, for `lanes` channels from c on.
-template <int kZ, int kY, int kX, class V, class T>
+template <int kPz, int kPy, int kPx, class V, class T>
 FASTNETS_INLINE void transform_channels(const TileSource<T>& source, int64_t c, int lanes, float* v,
                                         int64_t xi_stride, const Ahead<T>& ahead) {
-  constexpr int kPz = Axis<kZ>::kPoints, kPy = Axis<kY>::kPoints, kPx = Axis<kX>::kPoints;
-  constexpr int kPlane = kPy * kPx, kKnown = kPx - Axis<kX>::kAdvance;  // columns of the tile before
+  constexpr int kPlane = kPy * kPx;
   alignas(64) V tile[kPz * kPlane];
   if (kPz > 1) {
     for (int i = 0; i < kPlane; ++i) {
       V line[kPz];
-      if (i % kPx >= kKnown) ahead.template fetch<kPz>(i, kPlane);
+      if (i % kPx >= source.known) ahead.template fetch<kPz>(i, kPlane);
 #pragma GCC unroll 8
       for (int z = 0; z < kPz; ++z) line[z] = V::load(source.pixel[z * kPlane + i] + c, lanes);
-      Axis<kZ>::input(line);
+      Points<kPz>::input(line);
 #pragma GCC unroll 8
       for (int z = 0; z < kPz; ++z) tile[z * kPlane + i] = line[z];
     }
@@ -57,13 +57,13 @@ FASTNETS_INLINE void transform_channels(const TileSource<T>& source, int64_t c, 
     V* const plane = tile + z * kPlane;
     for (int x = 0; x < kPx; ++x) {
       V line[kPy];
-      if (kPz == 1 && x >= kKnown) ahead.template fetch<kPy>(x, kPx);
+      if (kPz == 1 && x >= source.known) ahead.template fetch<kPy>(x, kPx);
 #pragma GCC unroll 8
       for (int y = 0; y < kPy; ++y) {
         const int i = y * kPx + x;
         line[y] = kPz > 1 ? plane[i] : V::load(source.pixel[i] + c, lanes);
       }
-      Axis<kY>::input(line);
+      Points<kPy>::input(line);
 #pragma GCC unroll 8
       for (int y = 0; y < kPy; ++y) plane[y * kPx + x] = line[y];
     }
@@ -71,7 +71,7 @@ FASTNETS_INLINE void transform_channels(const TileSource<T>& source, int64_t c, 
       V line[kPx];
 #pragma GCC unroll 8
       for (int x = 0; x < kPx; ++x) line[x] = plane[y * kPx + x];
-      Axis<kX>::input(line);
+      Points<kPx>::input(line);
 #pragma GCC unroll 8
       for (int x = 0; x < kPx; ++x) line[x].store(v + (z * kPlane + y * kPx + x) * xi_stride);
     }
@@ -79,16 +79,16 @@ FASTNETS_INLINE void transform_channels(const TileSource<T>& source, int64_t c, 
 }
 
 // v[channel block * block_stride + xi * xi_stride] = the transformed tile, Vec::width channels a block.
-template <int kZ, int kY, int kX, class T>
+template <int kPz, int kPy, int kPx, class T>
 __attribute__((noinline)) void transform_input(const TileSource<T>& source, float* v, int64_t xi_stride,
                                                int64_t block_stride) {
   for (int64_t c = 0; c < source.channels; c += Vec::width, v += block_stride) {
     const int lanes = static_cast<int>(least(Vec::width, source.channels - c));
     const Ahead<T> ahead{source.next, c};
     if (lanes > Half::width) {
-      transform_channels<kZ, kY, kX, Vec>(source, c, lanes, v, xi_stride, ahead);
+      transform_channels<kPz, kPy, kPx, Vec>(source, c, lanes, v, xi_stride, ahead);
     } else {
-      transform_channels<kZ, kY, kX, Half>(source, c, lanes, v, xi_stride, ahead);
+      transform_channels<kPz, kPy, kPx, Half>(source, c, lanes, v, xi_stride, ahead);
     }
   }
 }
@@ -204,11 +204,11 @@ FASTNETS_INLINE void store_line(const V* line, const TileTarget<T>& t, int64_t z
 }
 
 // `lanes` channels of a tile: m[xi * xi_stride] and on are their products.
-template <int kZ, int kY, int kX, class V, class T>
+template <class Z, class Y, class X, class V, class T>
 FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const TileTarget<T>& t,
                                         int64_t channel, int lanes, const Epilogue& epilogue) {
-  constexpr int kPz = Axis<kZ>::kPoints, kPy = Axis<kY>::kPoints, kPx = Axis<kX>::kPoints;
-  constexpr int kPlane = kPy * kPx;
+  constexpr int kPz = Z::kPoints, kPy = Y::kPoints, kPx = X::kPoints, kPlane = kPy * kPx;
+  constexpr int kZ = Z::kOutputs, kY = Y::kOutputs, kX = X::kOutputs;
   const ClampOf<V> clamp(epilogue);
   const ChannelTermsOf<V> terms(epilogue, channel, lanes);
   TileMoments<V> moments{};
@@ -220,7 +220,7 @@ FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const
       V line[kPz];
 #pragma GCC unroll 8
       for (int z = 0; z < kPz; ++z) line[z] = V::load(m + (z * kPlane + i) * xi_stride);
-      Axis<kZ>::output(line);
+      Z::output(line);
 #pragma GCC unroll 8
       for (int z = 0; z < kZ; ++z) tile[z * kPlane + i] = line[z];
     }
@@ -234,7 +234,7 @@ FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const
         const int i = y * kPx + x;
         line[y] = kPz > 1 ? tile[z * kPlane + i] : V::load(m + i * xi_stride);
       }
-      Axis<kY>::output(line);
+      Y::output(line);
 #pragma GCC unroll 8
       for (int y = 0; y < kY; ++y) plane[y * kPx + x] = line[y];
     }
@@ -242,7 +242,7 @@ FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const
       V line[kPx];
 #pragma GCC unroll 8
       for (int x = 0; x < kPx; ++x) line[x] = plane[y * kPx + x];
-      Axis<kX>::output(line);
+      X::output(line);
       finish_line<kX>(line, t, z, y, channel, lanes, terms, clamp);
       if (t.y != nullptr) store_line<kX>(line, t, z, y, channel, lanes);
       if (t.maxima != nullptr) maxima.add(line, t, z, y, channel, lanes);
@@ -253,39 +253,50 @@ FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const
 }
 
 // m[xi * xi_stride + lane]: the products of a tile with a panel, of which t.lanes are channels.
-template <int kZ, int kY, int kX, class T>
+template <class Z, class Y, class X, class T>
 __attribute__((noinline)) void transform_output(const float* m, int64_t xi_stride, const TileTarget<T>& t,
                                                 const Epilogue& epilogue) {
   for (int64_t done = 0; done < t.lanes; done += Vec::width, m += Vec::width) {
     const int lanes = static_cast<int>(least(Vec::width, t.lanes - done));
     if (lanes > Half::width) {
-      transform_products<kZ, kY, kX, Vec>(m, xi_stride, t, t.channel + done, lanes, epilogue);
+      transform_products<Z, Y, X, Vec>(m, xi_stride, t, t.channel + done, lanes, epilogue);
     } else {
-      transform_products<kZ, kY, kX, Half>(m, xi_stride, t, t.channel + done, lanes, epilogue);
+      transform_products<Z, Y, X, Half>(m, xi_stride, t, t.channel + done, lanes, epilogue);
     }
   }
 }
 
-// A kind of tile, its number of points along each axis, and its transforms from and to elements T.
+// A kind of tile: the taps, outputs, points and inputs to the next tile along each axis, and its transforms
+// from and to elements T.
 template <class T>
 struct TileKind {
-  int outputs[3], points[3];
+  int taps, outputs[3], points[3], advance[3];
   void (*input)(const TileSource<T>&, float*, int64_t, int64_t);
   void (*output)(const float*, int64_t, const TileTarget<T>&, const Epilogue&);
 };
 
-#define FASTNETS_TILE(z, y, x)                             \
-  {{z, y, x},                                              \
-   {Axis<z>::kPoints, Axis<y>::kPoints, Axis<x>::kPoints}, \
-   transform_input<z, y, x, T>,                            \
-   transform_output<z, y, x, T>}
+template <int kTaps, class Z, class Y, class X, class T>
+constexpr TileKind<T> tile_of() {
+  return {kTaps,
+          {Z::kOutputs, Y::kOutputs, X::kOutputs},
+          {Z::kPoints, Y::kPoints, X::kPoints},
+          {Z::kAdvance, Y::kAdvance, X::kAdvance},
+          transform_input<Z::kPoints, Y::kPoints, X::kPoints, T>,
+          transform_output<Z, Y, X, T>};
+}
 
-// Kernels 3x3 and 3x3x3, and 1x3; 3x1 and others come to these by exchanging axes.
+#define FASTNETS_LINES(taps, x) tile_of<taps, Axis<1, 1>, Axis<1, 1>, Axis<x, taps>, T>()
+#define FASTNETS_PLANES(taps, x) tile_of<taps, Axis<1, 1>, Axis<x, taps>, Axis<x, taps>, T>()
+#define FASTNETS_VOLUMES(taps, z, x) tile_of<taps, Axis<z, taps>, Axis<x, taps>, Axis<x, taps>, T>()
+
+// Kernels of 3, 5 or 7 along some axes; 3x1 and others come to these by exchanging axes.
 template <class T>
-constexpr TileKind<T> kTiles[] = {FASTNETS_TILE(1, 1, 2), FASTNETS_TILE(1, 1, 4), FASTNETS_TILE(1, 1, 6),
-                                  FASTNETS_TILE(1, 2, 2), FASTNETS_TILE(1, 3, 3), FASTNETS_TILE(1, 4, 4),
-                                  FASTNETS_TILE(1, 6, 6), FASTNETS_TILE(2, 2, 2), FASTNETS_TILE(2, 4, 4),
-                                  FASTNETS_TILE(4, 4, 4)};
+constexpr TileKind<T> kTiles[] = {
+    FASTNETS_LINES(3, 2),     FASTNETS_LINES(3, 4),      FASTNETS_LINES(3, 6),      FASTNETS_LINES(5, 2),
+    FASTNETS_LINES(5, 4),     FASTNETS_LINES(7, 2),      FASTNETS_PLANES(3, 2),     FASTNETS_PLANES(3, 3),
+    FASTNETS_PLANES(3, 4),    FASTNETS_PLANES(3, 6),     FASTNETS_PLANES(5, 2),     FASTNETS_PLANES(5, 4),
+    FASTNETS_PLANES(7, 2),    FASTNETS_VOLUMES(3, 2, 2), FASTNETS_VOLUMES(3, 2, 4), FASTNETS_VOLUMES(3, 4, 4),
+    FASTNETS_VOLUMES(5, 2, 2)};
 
 }  // namespace FASTNETS_LEVEL
 }  // namespace fastnets

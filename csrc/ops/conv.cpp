@@ -252,18 +252,23 @@ class PackedConv {
     run_team(nthreads, [&](ThreadContext& context) { body(memory, context); });
   }
 
+  // The tiles of cpu/winograd_transforms.h.
   void require_tile(const ConvWeights& w) const {
+    const int64_t taps = w.kernel[2];
     for (int i = 0; i < 3; ++i) {
-      const bool known = tile_[i] >= 1 && tile_[i] <= 6 && tile_[i] != 5;
-      require(known && w.kernel[i] == (tile_[i] == 1 ? 1 : 3),
-              "conv: winograd needs tiles of 2, 3, 4 or 6 along axes with kernel 3, and 1 along those with "
-              "kernel 1");
+      require(w.kernel[i] == (tile_[i] == 1 ? 1 : taps),
+              "conv: winograd needs a tile of 1 along axes with kernel 1, and one kernel along the others");
     }
-    const std::array<int, 3> made[] = {{1, 1, 2}, {1, 1, 4}, {1, 1, 6}, {1, 2, 2}, {1, 3, 3},
-                                       {1, 4, 4}, {1, 6, 6}, {2, 2, 2}, {2, 4, 4}, {4, 4, 4}};
+    const std::array<int, 3> of3[] = {{1, 1, 2}, {1, 1, 4}, {1, 1, 6}, {1, 2, 2}, {1, 3, 3},
+                                      {1, 4, 4}, {1, 6, 6}, {2, 2, 2}, {2, 4, 4}, {4, 4, 4}};
+    const std::array<int, 3> of5[] = {{1, 1, 2}, {1, 1, 4}, {1, 2, 2}, {1, 4, 4}, {2, 2, 2}};
+    const std::array<int, 3> of7[] = {{1, 1, 2}, {1, 2, 2}};
     const std::array<int, 3> mine{tile_[0], tile_[1], tile_[2]};
-    require(std::find(std::begin(made), std::end(made), mine) != std::end(made),
-            "conv: there is no winograd kernel for this mixture of tiles");
+    const auto among = [&](const auto& made) {
+      return std::find(std::begin(made), std::end(made), mine) != std::end(made);
+    };
+    require((taps == 3 && among(of3)) || (taps == 5 && among(of5)) || (taps == 7 && among(of7)),
+            "conv: there is no winograd kernel for this kernel and mixture of tiles");
   }
 
   using ScratchFunction = int64_t (*)(const ConvCall&, int);

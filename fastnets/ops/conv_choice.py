@@ -36,11 +36,16 @@ logger = logging.getLogger(__name__)
 
 Axes = tuple[int, int, int]
 
-# Winograd tiles by the number of axes with kernel 3; the kernel axes come last (see kernel_order in ops/conv.cpp).
-TILES: dict[int, tuple[Axes, ...]] = {
-    1: ((1, 1, 2), (1, 1, 4), (1, 1, 6)),
-    2: ((1, 2, 2), (1, 4, 4), (1, 6, 6)),
-    3: ((2, 2, 2), (2, 4, 4), (4, 4, 4)),
+# Winograd tiles by the kernel and the number of axes that have it, which come last (kernel_order in ops/conv.cpp).
+TILES: dict[tuple[int, int], tuple[Axes, ...]] = {
+    (3, 1): ((1, 1, 2), (1, 1, 4), (1, 1, 6)),
+    (3, 2): ((1, 2, 2), (1, 4, 4), (1, 6, 6)),
+    (3, 3): ((2, 2, 2), (2, 4, 4), (4, 4, 4)),
+    (5, 1): ((1, 1, 2), (1, 1, 4)),
+    (5, 2): ((1, 2, 2), (1, 4, 4)),
+    (5, 3): ((2, 2, 2),),
+    (7, 1): ((1, 1, 2),),
+    (7, 2): ((1, 2, 2),),
 }
 STRIDED_TILE: Axes = (1, 3, 3)
 """The tile of two axes with stride 2; 7 points along each."""
@@ -144,9 +149,9 @@ def candidates(shape: ConvShape, nthreads: int, algorithm: str | None = None) ->
 
 def tiles_of(shape: ConvShape) -> tuple[Axes, ...]:
     """The Winograd tiles for the kernel of `shape`, in its own order of axes."""
-    axes = [axis for axis in range(3) if shape.kernel[axis] == 3]
+    axes = [axis for axis in range(3) if shape.kernel[axis] > 1]
     found = []
-    for tile in (STRIDED_TILE,) if is_strided(shape) else TILES[len(axes)]:
+    for tile in (STRIDED_TILE,) if is_strided(shape) else TILES[shape.kernel[axes[0]], len(axes)]:
         values = [1, 1, 1]
         for axis, outputs in zip(axes, tile[3 - len(axes) :], strict=True):
             values[axis] = outputs
@@ -189,7 +194,7 @@ def _planar(shape: ConvShape, nthreads: int) -> ConvConfig:
 
 
 def _winograd(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
-    lanes, points, tiles = _C.conv_lanes(), points_of(tile), tile_count(shape, tile)
+    lanes, points, tiles = _C.conv_lanes(), points_of(shape, tile), tile_count(shape, tile)
     inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
     # Smaller outputs are fetched a tile ahead (ops/conv.cpp), which is as fast, and the next layer finds them in L3.
     stream = _streams(shape, nthreads) and _out_bytes(shape) >= cache_bytes(3) // 2

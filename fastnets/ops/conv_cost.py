@@ -81,12 +81,13 @@ def tile_count(shape: ConvShape, tile: Axes) -> int:
     return count
 
 
-def points_of(tile: Axes) -> int:
-    return math.prod({1: 1, 3: 7}.get(outputs, outputs + 2) for outputs in tile)
+def points_of(shape: ConvShape, tile: Axes) -> int:
+    axes = zip(tile, shape.kernel, shape.stride, strict=True)
+    return math.prod(7 if stride == 2 else outputs + taps - 1 for outputs, taps, stride in axes)
 
 
 def winograd_cost(shape: ConvShape, tile: Axes) -> float:
-    points, tiles = points_of(tile), tile_count(shape, tile)
+    points, tiles = points_of(shape, tile), tile_count(shape, tile)
     inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
     multiply = max(tiles, _FEW_ROWS) * (inputs + _SETTLING) * vectors(outputs) / _WINOGRAD_SHARE
     transform = tiles * (vectors(inputs) * _INPUT + vectors(outputs) * _OUTPUT)

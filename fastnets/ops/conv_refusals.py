@@ -18,6 +18,10 @@ MOST_NARROW = 8
 """Output channels of the narrow kernel; more fill half a vector of the product's."""
 
 
+WINOGRAD_KERNELS = {3: 3, 5: 3, 7: 2}
+"""The kernels of Winograd's algorithm, and along how many axes at most."""
+
+
 def strassen_refusal(shape: ConvShape) -> str | None:
     """Why Strassen's algorithm cannot run `shape`."""
     depth, lanes = math.prod(shape.kernel) * shape.cin, _C.conv_lanes()
@@ -33,8 +37,9 @@ def strassen_refusal(shape: ConvShape) -> str | None:
 
 def winograd_refusal(shape: ConvShape) -> str | None:
     """Why Winograd's algorithm cannot run `shape`."""
-    if any(k not in (1, 3) for k in shape.kernel) or shape.kernel == (1, 1, 1):
-        return f"kernel is {shape.kernel}; it needs 3 along some axes and 1 along the others"
+    taps = [k for k in shape.kernel if k != 1]
+    if len(set(taps)) != 1 or len(taps) > WINOGRAD_KERNELS.get(taps[0], 0):
+        return f"kernel is {shape.kernel}; it needs 3, 5 or (along two at most) 7 along some axes, and 1 along others"
     if shape.stride != (1, 1, 1) and not is_strided(shape):
         return f"stride is {shape.stride}; it needs 1, or 2 along two axes with kernel 3 and without dilation"
     return None
