@@ -161,7 +161,7 @@ def tiles_of(shape: ConvShape) -> tuple[Axes, ...]:
 
 _NARROW_PIXELS = 1024
 _BLOCK_BYTES = cache_bytes(2) // 2  # for the gathered pixels of an item
-_SHARED_BYTES = cache_bytes(3) * 5 // 8  # for the transformed tiles and products that threads share
+_SHARED_BYTES = cache_bytes(3) * 2 // 3  # for the transformed tiles and products that threads share
 _MOST_SHARED = 64  # tiles of a block
 
 
@@ -200,20 +200,23 @@ def _winograd(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
     stream = _streams(shape, nthreads) and _out_bytes(shape) >= cache_bytes(3) // 2
     both = 4 * points * lanes * (vectors(inputs) + vectors(outputs))  # bytes of a tile and its products
     weights = 4 * points * inputs * vectors(outputs) * lanes
+    # An item of a thread's own is two products of tiles, whether L2 holds them or not, as each item reads all weights:
+    # one took 1.05 to 1.8 of the time from 128 channels on, and in 3D 1.04 to 1.1; by AVX2, three or four took 1.03 to
+    # 1.2 (Zen 5). Where a few less leave half of L2 for the rest, these (64 channels, dilated: 1.03); and where L3
+    # would hold little else than tiles, no more than a quarter of it (256 channels of 24 x 24 x 24: 1.2).
+    rows = product_rows()
+    most, tile_bytes = 2 * rows, 4 * points * lanes * vectors(inputs)
+    fitting = cache_bytes(2) // 2 // (tile_bytes + 2 * 4 * points * lanes)
+    if most * 3 // 4 <= fitting:
+        most = min(most, fitting)
+    most = max(rows, min(most, cache_bytes(3) // 4 // (nthreads * tile_bytes)))
     # Threads that share tiles read the weights once for all, but each other's tiles and products from L3. It pays where
-    # tiles are so few that the weights are most of what is read, and needs panels of output channels (2 vectors each)
-    # for all threads: 128 to 512 channels at 28 x 28, 14 x 14 or 12 x 12 x 12. Elsewhere, 256 channels at 56 x 56 took
-    # 1.2 of the time, and 64 at 24 x 24 x 24 1.9 (Zen 5).
-    if tiles < 4 * product_rows() * nthreads and 2 * tiles * both < weights and vectors(outputs) >= 4 * nthreads:
-        blocks = max(1, -(-tiles // max(1, min(_MOST_SHARED, _SHARED_BYTES // both))))
-        return ConvConfig("winograd", tile, max(1, -(-tiles // blocks)), True, stream)
-    # Two products of tiles an item, whether L2 holds them or not: each item reads all weights. One took 1.05 to 1.8 of
-    # the time from 128 channels on, and in 3D 1.04 to 1.1; by AVX2, three or four took 1.03 to 1.2 (Zen 5). Where a few
-    # less leave half of L2 for the rest, these (64 channels, dilated: 1.03).
-    most = 2 * product_rows()
-    fitting = cache_bytes(2) // 2 // (4 * points * lanes * (vectors(inputs) + 2))
-    if most * 3 // 4 <= fitting < most:
-        most = fitting
+    # weights are most of what is read, if they are so read less often (1024 channels at 64 x 64: 0.8 of the time; as
+    # often, 512 at 56 x 56: 1.1), or tiles are few; and needs panels of output channels (2 vectors each) for all.
+    shared = max(1, -(-tiles // max(1, min(_MOST_SHARED, _SHARED_BYTES // both))))  # times that weights are read
+    own = -(-tiles // (most * nthreads))
+    if 7 * tiles * both < 3 * weights and vectors(outputs) >= 4 * nthreads and (shared < own or tiles < 4 * rows):
+        return ConvConfig("winograd", tile, max(1, -(-tiles // shared)), True, stream)
     return ConvConfig("winograd", tile, _block(tiles, most, nthreads), stream=stream)
 
 
