@@ -4,6 +4,7 @@ import itertools
 import math
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -192,6 +193,32 @@ def test_every_winograd_tile(taps: int, axes: int) -> None:
                 assert relative_error(packed(x), expected) <= 2e-5, tile
 
 
+@pytest.mark.parametrize("share", [False, True])
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_winograd_transforms_taps_along_the_way(axes: int, share: bool) -> None:
+    """In blocks of channels, of which the last one is not full, and in groups; from less memory."""
+    random = torch.Generator().manual_seed(0)
+    size, inputs = {1: (67,), 2: (17, 25), 3: (9, 10, 13)}[axes], {1: 150, 2: 85, 3: 70}[axes]
+    x, outputs = torch.randn(1, 2 * inputs, *size, generator=random), 2 * 4 * _C.conv_lanes()
+    weight = torch.randn(outputs, inputs, *(3,) * axes, generator=random) / math.sqrt(inputs * 3**axes)
+    function = (functional.conv1d, functional.conv2d, functional.conv3d)[axes - 1]
+    expected = function(x.double(), weight.double(), None, 1, 1, 1, 2)
+    for tile in TILES[3, axes]:
+        config = ConvConfig("winograd", tile, 31, share)
+        whole, taps = (PackedConv(weight, padding=1, groups=2, config=replace(config, taps=t)) for t in (False, True))
+        for threads in (1, 2):
+            with poisoned(), thread_count(threads):
+                assert relative_error(taps(x), expected) <= 2e-5, tile
+        whole(x)
+        assert taps.bytes * (tile[2] + 2) == whole.bytes * 3
+
+
+def test_taps_of_half_a_panel_are_refused() -> None:
+    packed = PackedConv(torch.randn(21, 8, 3, 3), padding=1, config=ConvConfig("winograd", (1, 4, 4), 14, taps=True))
+    with pytest.raises(ValueError, match="keeps taps only of kernel 3 with stride 1, for whole panels"):
+        packed(torch.randn(1, 8, 9, 9))
+
+
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_shape(data: st.DataObject) -> None:
@@ -227,10 +254,13 @@ def test_any_shape(data: st.DataObject) -> None:
 
 
 def test_the_choice_follows_the_shape() -> None:
-    def algorithm(**changes: object) -> str:
+    def config(**changes: object) -> ConvConfig:
         plain = {"batch": 1, "cin": 64, "cout": 64, "groups": 1, "out": (1, 56, 56), "kernel": (1, 3, 3)}
         values = {**plain, "stride": (1, 1, 1), "dilation": (1, 1, 1), **changes}
-        return choose(ConvShape(**values), 2).algorithm  # type: ignore[arg-type]
+        return choose(ConvShape(**values), 2)  # type: ignore[arg-type]
+
+    def algorithm(**changes: object) -> str:
+        return config(**changes).algorithm
 
     assert algorithm() == "winograd"
     assert algorithm(out=(24, 24, 24), kernel=(3, 3, 3)) == "winograd"
@@ -245,6 +275,8 @@ def test_the_choice_follows_the_shape() -> None:
     assert algorithm(kernel=(1, 5, 5)) == algorithm(kernel=(1, 1, 7)) == algorithm(kernel=(1, 7, 1)) == "winograd"
     assert algorithm(kernel=(1, 5, 7)) == algorithm(kernel=(1, 4, 4)) == "product"
     assert algorithm(stride=(1, 3, 3)) == "product"
+    assert not config().taps
+    assert config(out=(1, 14, 14), cin=512, cout=512).taps == (product_rows() > 6)  # weights come from memory
     assert algorithm(out=(1, 5, 5), dilation=(1, 7, 7)) == "product"  # each tile would hold one output
     assert algorithm(cin=8, cout=8, groups=2) == "grouped"
     assert algorithm(cin=512, cout=512, out=(1, 7, 7), stride=(1, 2, 2)) == "product"  # fewer weights to fetch

@@ -58,6 +58,7 @@ def test_the_stored_choice_is_what_runs() -> None:
         {},
         {"algorithm": "magic", "tile": [1, 1, 1]},
         {"algorithm": "winograd", "tile": [1, 5, 5]},
+        {"algorithm": "winograd", "tile": [1, 4, 4], "taps": True},
         {"algorithm": "grouped", "tile": [1, 1, 1]},
         {"algorithm": "product", "tile": 3},
         {"algorithm": "product", "tile": [1, 1, 1], "block": 0},

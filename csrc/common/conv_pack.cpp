@@ -18,7 +18,8 @@ struct KernelTransform {
 // Of `tile` outputs: the kernel's polynomial at 0, 1, -1, 2, -2, 1/2, -1/2 and infinity, as many as it needs;
 // at 1/2 and -1/2 times a power of 2, which is the polynomial backwards. All of them by what A^T would divide
 // 1 and -1 by; it has the rest (winograd_axes.h).
-KernelTransform kernel_transform(int tile, int64_t taps) {
+// kept: the taps themselves.
+KernelTransform kernel_transform(int tile, int64_t taps, bool kept = false) {
   if (tile == 1) return {};
   // Stride 2: F(3, 2) of the outer taps, and the middle tap for each of the three odd inputs.
   if (tile == 3) {
@@ -26,6 +27,11 @@ KernelTransform kernel_transform(int tile, int64_t taps) {
   }
   KernelTransform t{tile + static_cast<int>(taps) - 1, static_cast<int>(taps), {}};
   const double factor = t.points == 4 ? 1.0 / 2 : t.points == 6 ? -1.0 / 6 : -2.0 / 9;
+  if (kept) {
+    t.points = t.taps;
+    for (int k = 0; k < t.taps; ++k) t.rows[k][k] = factor;
+    return t;
+  }
   constexpr double kPoint[kMostPoints] = {0, 1, -1, 2, -2, 2, -2};
   for (int p = 0; p < t.points; ++p) {
     double power = factor;
@@ -123,19 +129,21 @@ void pack_product(const ConvWeights& w, int lanes, int steps, void* packed, Thre
   finish(context);
 }
 
-int64_t packed_winograd_elements(const ConvWeights& w, const int tile[3], int lanes) {
+int64_t packed_winograd_elements(const ConvWeights& w, const int tile[3], bool taps, int lanes) {
   int64_t points = 1;
-  for (int axis = 0; axis < 3; ++axis) points *= kernel_transform(tile[axis], w.kernel[axis]).points;
+  for (int axis = 0; axis < 3; ++axis) {
+    points *= kernel_transform(tile[axis], w.kernel[axis], taps && axis == 2).points;
+  }
   return w.groups * Panels(w, lanes).padded() * w.cin * points;
 }
 
-void pack_winograd(const ConvWeights& w, const int tile[3], int lanes, float* packed,
+void pack_winograd(const ConvWeights& w, const int tile[3], bool taps, int lanes, float* packed,
                    ThreadContext& context) {
   const Panels panels(w, lanes);
   const KernelTransform z = kernel_transform(tile[0], w.kernel[0]),
                         y = kernel_transform(tile[1], w.kernel[1]),
-                        x = kernel_transform(tile[2], w.kernel[2]);
-  const int64_t taps = z.taps * y.taps * x.taps, points = z.points * y.points * x.points;
+                        x = kernel_transform(tile[2], w.kernel[2], taps);
+  const int64_t of_channel = z.taps * y.taps * x.taps, points = z.points * y.points * x.points;
   constexpr int kMost = kMostPoints * kMostPoints * kMostPoints;
   for (int64_t item; next_item(context, w.groups * panels.count, item);) {
     const int64_t group = item / panels.count, panel = item % panels.count, width = panels.width(panel);
@@ -145,15 +153,19 @@ void pack_winograd(const ConvWeights& w, const int tile[3], int lanes, float* pa
         const int64_t channel = panel * panels.lanes + lane;
         double given[kMost] = {}, first[kMost], second[kMost], third[kMost];
         if (channel < panels.outputs) {
-          const float* source =
-              static_cast<const float*>(w.values) + ((group * panels.outputs + channel) * w.cin + c) * taps;
-          std::copy(source, source + taps, given);
+          const float* source = static_cast<const float*>(w.values) +
+                                ((group * panels.outputs + channel) * w.cin + c) * of_channel;
+          std::copy(source, source + of_channel, given);
         }
         apply(z, given, first, 1, y.taps * x.taps);
         apply(y, first, second, z.points, x.taps);
         apply(x, second, third, z.points * y.points, 1);
+        const int64_t block = c / kTapsDepth * kTapsDepth, depth = std::min(kTapsDepth, w.cin - block);
         for (int64_t xi = 0; xi < points; ++xi) {
-          out[(xi * w.cin + c) * width + lane] = static_cast<float>(third[xi]);
+          const int64_t line = xi / x.points * x.points, tap = xi % x.points;
+          const int64_t row =
+              taps ? line * w.cin + x.points * block + tap * depth + c - block : xi * w.cin + c;
+          out[row * width + lane] = static_cast<float>(third[xi]);
         }
       }
     }

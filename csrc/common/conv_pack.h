@@ -28,8 +28,12 @@ void pack_product(const ConvWeights& weights, int lanes, int steps, void* packed
 
 // [group][panel][xi][cin][panel lanes]: the weights of each panel transformed to the (tile + kernel - 1)
 // points along each axis. Along an axis whose tile is 1 the kernel must be 1. Of floats, computed in double.
-int64_t packed_winograd_elements(const ConvWeights& weights, const int tile[3], int lanes);
-void pack_winograd(const ConvWeights& weights, const int tile[3], int lanes, float* packed,
+//
+// taps: along x, the kernel's three taps instead, [group][panel][z, y][block of cin][tap][cin][panel lanes]
+// in blocks of kTapsDepth.
+constexpr int64_t kTapsDepth = 64;
+int64_t packed_winograd_elements(const ConvWeights& weights, const int tile[3], bool taps, int lanes);
+void pack_winograd(const ConvWeights& weights, const int tile[3], bool taps, int lanes, float* packed,
                    ThreadContext& context);
 
 // [vector][tap][cin][lanes], for groups whose cin divides the lanes and equals their number of outputs, and

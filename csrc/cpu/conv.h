@@ -46,6 +46,7 @@ struct ConvCall {
   Epilogue epilogue;
   int64_t block;  // output pixels (product, planar, narrow, grouped) or tiles (winograd) of an item
   int tile[3];    // winograd: outputs of a tile along z, y, x; 3 along axes of stride 2
+  bool taps;      // winograd: weights are packed as taps along x (common/conv_pack.h)
   bool share;     // winograd: threads share transformed tiles and products
   bool strassen;  // product, of one group: by Strassen's algorithm (cpu/strassen.h)
   bool stream;    // store past the caches: for outputs that do not fit into them

@@ -80,6 +80,12 @@ FASTNETS_PRODUCTS(1, Half);
 FASTNETS_PRODUCTS(2, Half);
 #endif
 
+// Of Winograd's with taps.
+template struct PanelProducts<PanelKind<2, Vec>, true, float, PanelTaps<1>>;
+template struct PanelProducts<PanelKind<2, Vec>, true, float, PanelTaps<-1>>;
+template struct PanelProducts<PanelKind<2, Vec>, true, float, PanelTaps<2>>;
+template struct PanelProducts<PanelKind<2, Vec>, true, float, PanelTaps<-2>>;
+
 // Of Strassen's algorithm.
 template struct PanelProducts<PanelKind<2, Vec>, false, float>;
 template struct PanelProducts<PanelKind<2, Vec>, true, float, PanelDifference>;

@@ -33,6 +33,7 @@ struct Plan {
   const ConvShape& s;
   const TileKind<T>& kind;
   int64_t xis;                              // points of a tile
+  int64_t parts, kept;                      // points, or with taps lines of them along x, and weights of each
   int64_t cin, cout;                        // of a group
   int64_t channel_blocks, vectors, panels;  // of a group
   int64_t axis_tiles[3];                    // along each axis, over all phases of the dilation
@@ -41,7 +42,9 @@ struct Plan {
   int64_t product_stride;           // the stride is no power of two; and of M
 
   explicit Plan(const ConvCall& c) : call(c), s(c.shape), kind(tile_kind<T>(c.tile, c.shape.kernel[2])) {
-    xis = int64_t{kind.points[0]} * kind.points[1] * kind.points[2];
+    const int64_t lines = int64_t{kind.points[0]} * kind.points[1];
+    xis = lines * kind.points[2];
+    parts = c.taps ? lines : xis, kept = c.taps ? kind.taps : 1;
     cin = s.cin / s.groups, cout = s.cout / s.groups;
     channel_blocks = (cin + Vec::width - 1) / Vec::width;
     vectors = (cout + Vec::width - 1) / Vec::width;

@@ -36,8 +36,8 @@ void set_strides(const int64_t from[4], const Axes& order, int64_t to[4]) {
 class PackedConv {
  public:
   PackedConv(const py::array& weight, int64_t groups, const std::string& algorithm, const Axes& tile,
-             int nthreads)
-      : algorithm_(algorithm), groups_(groups) {
+             bool taps, int nthreads)
+      : algorithm_(algorithm), groups_(groups), taps_(taps) {
     element_ = require_elements(weight, kOp, "weight", 5);
     require((weight.flags() & py::array::c_style) != 0, "conv: weight must be contiguous: pass a copy");
     require(groups >= 1 && weight.shape(0) % groups == 0, "conv: groups is " + std::to_string(groups) +
@@ -65,12 +65,12 @@ class PackedConv {
       require(groups == 1 && kernel_ == Axes{1, 1, 1}, "conv: narrow needs one group and a kernel of 1");
       pack_narrow(w, lanes);
     } else if (algorithm == "winograd") {
-      require_tile(w);
+      require_tile(w, lanes);
       const std::vector<float> floats = floats_of(w);  // its transforms would lose digits in bfloat16
       w.values = floats.data(), w.element = Element::float32;
-      pack(packed_winograd_elements(w, tile_, lanes) * kFloat, nthreads,
+      pack(packed_winograd_elements(w, tile_, taps, lanes) * kFloat, nthreads,
            [&](void* to, ThreadContext& context) {
-             pack_winograd(w, tile_, lanes, static_cast<float*>(to), context);
+             pack_winograd(w, tile_, taps, lanes, static_cast<float*>(to), context);
            });
     } else if (algorithm == "depthwise") {
       require(w.cin == 1, "conv: depthwise needs one input channel a group");
@@ -145,7 +145,7 @@ class PackedConv {
     set_strides(given.residual_stride, order_, call.epilogue.residual_stride);
     if (moments) call.epilogue.moments = moments_of(*moments, to, call.epilogue.activation);
     call.block = std::max<int64_t>(1, std::min(block, s.out_pixels()));
-    call.share = share, call.strassen = algorithm_ == "strassen";
+    call.taps = taps_, call.share = share, call.strassen = algorithm_ == "strassen";
     const int64_t run = algorithm_ == "depthwise" ? cout_ : cout_ / groups_;
     call.stream =
         stream && can_stream(call.y, call.y_stride, run, FASTNETS_CALL(conv_lanes)(), call.epilogue);
@@ -253,7 +253,7 @@ class PackedConv {
   }
 
   // The tiles of cpu/winograd_transforms.h.
-  void require_tile(const ConvWeights& w) const {
+  void require_tile(const ConvWeights& w, int lanes) const {
     const int64_t taps = w.kernel[2];
     for (int i = 0; i < 3; ++i) {
       require(w.kernel[i] == (tile_[i] == 1 ? 1 : taps),
@@ -269,6 +269,8 @@ class PackedConv {
     };
     require((taps == 3 && among(of3)) || (taps == 5 && among(of5)) || (taps == 7 && among(of7)),
             "conv: there is no winograd kernel for this kernel and mixture of tiles");
+    require(!taps_ || (taps == 3 && tile_[2] != 3 && cout_ / groups_ % (int64_t{kPanelVectors} * lanes) == 0),
+            "conv: winograd keeps taps only of kernel 3 with stride 1, for whole panels of output channels");
   }
 
   using ScratchFunction = int64_t (*)(const ConvCall&, int);
@@ -299,6 +301,7 @@ class PackedConv {
   int64_t cout_, cin_, groups_;
   Axes kernel_, order_;
   int tile_[3];
+  bool taps_;
   int64_t bytes_ = 0;
   Buffer weights_;
 };
@@ -307,8 +310,9 @@ class PackedConv {
 
 void register_conv(py::module_& m) {
   py::class_<PackedConv>(m, "PackedConv")
-      .def(py::init<const py::array&, int64_t, const std::string&, const Axes&, int>(), py::arg("weight"),
-           py::arg("groups"), py::arg("algorithm"), py::arg("tile"), py::arg("nthreads"))
+      .def(py::init<const py::array&, int64_t, const std::string&, const Axes&, bool, int>(),
+           py::arg("weight"), py::arg("groups"), py::arg("algorithm"), py::arg("tile"), py::arg("taps"),
+           py::arg("nthreads"))
       .def_property_readonly("bytes", &PackedConv::bytes)
       .def("run", &PackedConv::run, py::arg("x"), py::arg("out"), py::arg("maxima"), py::arg("size"),
            py::arg("stride"), py::arg("pad"), py::arg("dilation"), py::arg("scale"), py::arg("shift"),

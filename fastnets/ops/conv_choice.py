@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastnets import _C
 from fastnets.machine import cache_bytes
@@ -28,6 +28,7 @@ from fastnets.ops.conv_refusals import (
     narrow_refusal,
     planar_refusal,
     strassen_refusal,
+    taps_refusal,
     winograd_refusal,
 )
 from fastnets.ops.tuned import key, user_choices
@@ -35,6 +36,8 @@ from fastnets.ops.tuned import key, user_choices
 logger = logging.getLogger(__name__)
 
 Axes = tuple[int, int, int]
+Packing = tuple[str, Axes, bool]
+"""What packed weights depend on: the algorithm, tile and taps of a configuration."""
 
 # Winograd tiles by the kernel and the number of axes that have it, which come last (kernel_order in ops/conv.cpp).
 TILES: dict[tuple[int, int], tuple[Axes, ...]] = {
@@ -62,6 +65,8 @@ class ConvConfig:
         block: output pixels (product, strassen, planar, narrow) or tiles (winograd) of a work item.
         share: Winograd: the threads share transformed tiles and products, and read each weight once a block.
         stream: stores past the caches.
+        taps: Winograd: weights are kept as taps along the last axis, which take less memory, and transformed while they
+            are multiplied; kernels of 3, for whole panels of output channels.
     """
 
     algorithm: str
@@ -69,6 +74,11 @@ class ConvConfig:
     block: int = 1
     share: bool = False
     stream: bool = False
+    taps: bool = False
+
+    @property
+    def packing(self) -> Packing:
+        return self.algorithm, self.tile, self.taps
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,8 @@ def _tuned(shape: ConvShape, nthreads: int) -> ConvConfig | None:
         reason = REFUSALS[config.algorithm](shape)
         if config.algorithm == "winograd" and config.tile not in tiles_of(shape):
             reason = f"there is no tile {config.tile}"
+        elif config.taps:
+            reason = taps_refusal(shape, config.tile)
         if not isinstance(config.block, int) or config.block < 1:
             reason = f"block is {config.block}"
     except (KeyError, TypeError) as error:
@@ -139,7 +151,11 @@ def candidates(shape: ConvShape, nthreads: int, algorithm: str | None = None) ->
     if algorithm in (None, "strassen") and strassen_refusal(shape) is None:
         found.append((strassen_cost(shape), _strassen(shape, nthreads)))
     if algorithm in (None, "winograd") and winograd_refusal(shape) is None:
-        found += [(winograd_cost(shape, tile), _winograd(shape, tile, nthreads)) for tile in tiles_of(shape)]
+        for tile in tiles_of(shape):
+            config = _winograd(shape, tile, nthreads)
+            found.append((winograd_cost(shape, tile, taps=False), config))
+            if taps_refusal(shape, tile) is None and product_rows() > 6:  # beside six rows, transforms take too long
+                found.append((winograd_cost(shape, tile, taps=True), replace(config, taps=True)))
     if algorithm in (None, "planar") and planar_refusal(shape) is None:
         found.append((planar_cost(shape), _planar(shape, nthreads)))
     if algorithm in (None, "narrow") and narrow_refusal(shape) is None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.conv_arguments import ConvCall, Padding, check, three, window_of
-from fastnets.ops.conv_choice import Axes, ConvConfig, choose
+from fastnets.ops.conv_choice import ConvConfig, Packing, choose
 from fastnets.ops.conv_refusals import REFUSALS
 from fastnets.ops.conv_tuning import tune
 from fastnets.ops.epilogue import activation_of
@@ -61,7 +61,7 @@ class PackedConv:
         parameters: Sequence[float] = (),
         scale: Tensor | None = None,
         config: ConvConfig | None = None,
-        packs: dict[tuple[str, Axes], _C.PackedConv] | None = None,
+        packs: dict[Packing, _C.PackedConv] | None = None,
     ) -> None:
         if weight.dtype not in KERNEL_DTYPES or weight.device.type != "cpu":
             raise InputError(
@@ -75,7 +75,7 @@ class PackedConv:
         self.activation = activation_of("conv", activation, parameters)
         self.config = config
         self._chosen: dict[tuple[tuple[int, ...], int], ConvConfig] = {}
-        self._packed: dict[tuple[str, Axes], _C.PackedConv] = {} if packs is None else packs
+        self._packed: dict[Packing, _C.PackedConv] = {} if packs is None else packs
 
     @property
     def bytes(self) -> int:
@@ -141,13 +141,12 @@ class PackedConv:
         call = self._call(x)
         check(call)
         call = replace(call, out=empty_channels_last(x, call.out_shape))
-        packs: dict[tuple[str, Axes], _C.PackedConv] = {}
+        packs: dict[Packing, _C.PackedConv] = {}
 
         def prepare(config: ConvConfig) -> Callable[[], object]:
-            key = (config.algorithm, config.tile)
-            if key not in packs:
-                packs[key] = pack(call, config)
-            return lambda: run(call, (packs[key], config))
+            if config.packing not in packs:
+                packs[config.packing] = pack(call, config)
+            return lambda: run(call, (packs[config.packing], config))
 
         config = tune(call.shape, threads(), prepare, clock)
         self._chosen[tuple(x.shape), threads()] = config
@@ -174,10 +173,9 @@ class PackedConv:
         return self._chosen[key]
 
     def _pack(self, call: ConvCall, config: ConvConfig) -> tuple[_C.PackedConv, ConvConfig]:
-        key = (config.algorithm, config.tile)
-        if key not in self._packed:
-            self._packed[key] = pack(call, config)
-        return self._packed[key], config
+        if config.packing not in self._packed:
+            self._packed[config.packing] = pack(call, config)
+        return self._packed[config.packing], config
 
 
 def refusal(call: ConvCall, algorithm: str) -> str | None:
@@ -207,6 +205,7 @@ def pack(call: ConvCall, config: ConvConfig) -> _C.PackedConv:
         groups=call.groups,
         algorithm=config.algorithm,
         tile=config.tile,
+        taps=config.taps,
         nthreads=threads(),
     )
 

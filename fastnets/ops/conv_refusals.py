@@ -45,6 +45,14 @@ def winograd_refusal(shape: ConvShape) -> str | None:
     return None
 
 
+def taps_refusal(shape: ConvShape, tile: tuple[int, int, int]) -> str | None:
+    """Why Winograd's algorithm with `tile` cannot keep the taps of `shape`."""
+    outputs, panel = shape.cout // shape.groups, 2 * _C.conv_lanes()
+    if max(shape.kernel) != 3 or 3 in tile or outputs % panel:
+        return f"kernel is {shape.kernel}, of {outputs} outputs a group; it needs 3, stride 1 and a multiple of {panel}"
+    return None
+
+
 def is_strided(shape: ConvShape) -> bool:
     """Whether stride is 2 along both of two axes with kernel 3, without dilation."""
     axes = [axis for axis in range(3) if shape.kernel[axis] == 3]
