@@ -51,6 +51,20 @@ def test_of_every_tile(kernel: int, tile: tuple[int, int, int], share: bool, dty
             assert torch.equal(alone, expected)
 
 
+def test_not_of_dilated_results() -> None:
+    """A tile of them has none that lie together, and so no window."""
+    x, weight = torch.randn(1, 16, 30, 30), torch.randn(32, 16, 3, 3) / 12
+    conv = PackedConv(weight, padding=2, dilation=2, config=ConvConfig("winograd", (1, 4, 4), 14))
+    assert not conv.makes_maxima(x.shape)
+    with pytest.raises(ValueError, match="maxima need dilation 1"):
+        conv(x, maxima=memory_for(torch.empty(1, 32, 30, 30)))
+    for dilation in (1, 2):
+        layer = nn.Conv2d(16, 32, 3, padding=dilation, dilation=dilation)
+        model = nn.Sequential(layer, nn.ReLU(), nn.MaxPool2d(2)).eval()
+        with torch.no_grad():
+            assert relative_error(fastnets.optimize(model, x)(x), model(x)) <= 1e-5
+
+
 def test_stores_past_the_caches() -> None:
     x, weight = torch.randn(1, 16, 30, 44), torch.randn(64, 16, 3, 3) / 12
     conv = PackedConv(weight, padding=1, config=ConvConfig("winograd", (1, 6, 6), 14, stream=True))

@@ -136,6 +136,8 @@ class PackedConv {
     set_strides(to.stride, order_, call.y_stride);
     if (maxima) {
       require_maxima(*maxima, to, moments.has_value(), activation_of(activation, kOp));
+      require(std::all_of(dilation.begin(), dilation.end(), [](int64_t d) { return d == 1; }),
+              "conv: maxima need dilation 1, as their windows are of results that lie together");
       call.maxima = most.data;
       set_strides(most.stride, order_, call.maxima_stride);
     }

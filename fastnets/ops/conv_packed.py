@@ -119,7 +119,8 @@ class PackedConv:
         """Whether inputs of `shape` run by a kernel that makes the maxima of windows of 2 results along the way."""
         axes, config = self.weight.dim() - 2, self.prepare(shape)
         even = all(outputs % 2 == 0 for outputs in config.tile[3 - axes :])
-        return config.algorithm == "winograd" and even and self.activation.clamps
+        adjacent = set(self.window.dilation) == {1}  # a tile's results are; the windows of others are of several tiles
+        return config.algorithm == "winograd" and even and adjacent and self.activation.clamps
 
     def prepare(self, shape: Sequence[int]) -> ConvConfig:
         """Pack the weights for inputs of `shape`; how they will run."""
