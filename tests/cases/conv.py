@@ -44,7 +44,7 @@ class Case:
         parts += [self.activation] if self.activation != "none" else []
         if self.config is not None:
             tile = "".join(map(str, self.config.tile)) if self.config.algorithm == "winograd" else ""
-            flags = ("share" if self.config.share else "") + ("stream" if self.config.stream else "")
+            flags = "".join(flag for flag in ("share", "stream", "taps") if getattr(self.config, flag))
             parts.append(f"{self.config.algorithm}{tile}b{self.config.block}{flags}")
         return "-".join(parts)
 
@@ -77,6 +77,46 @@ def tolerance(case: Case, implementation: str) -> float:
     """F(6) and F(4, 4, 4) lose digits in their transforms; all else is within 1e-5."""
     large = case.config is None or 6 in case.config.tile or case.config.tile == (4, 4, 4)
     return 2e-5 if implementation == "winograd" and large else 1e-5
+
+
+def _longer_kernels() -> list[Case]:
+    """Winograd's tiles of kernels of 5 and 7, in items of a thread's own and shared."""
+    cases = []
+    for kernel, tiles in ((5, ((1, 2, 2), (1, 4, 4))), (7, ((1, 2, 2),))):
+        for tile in tiles:
+            for block, share in ((5, False), (28, True)):
+                config = ConvConfig("winograd", tile, block, share)
+                size, square, middle = (11, 17), (kernel, kernel), kernel // 2
+                cases += [
+                    Case(2, 21, 24, size, square, padding=middle, residual=True, activation="relu", config=config),
+                    Case(1, 3, 37, (19, 31), square, padding=((2, 0), (0, 3)), dilation=(2, 3), config=config),
+                ]
+        for outputs in {tile[2] for tile in tiles}:
+            row, column = (ConvConfig("winograd", tile, 9) for tile in ((1, 1, outputs), (1, outputs, 1)))
+            cases += [
+                Case(1, 24, 40, (9, 14), (1, kernel), padding=(0, kernel // 2), groups=2, config=row),
+                Case(1, 24, 40, (14, 9), (kernel, 1), padding=(kernel // 2, 0), groups=2, config=column),
+            ]
+    volume = ConvConfig("winograd", (2, 2, 2), 7)
+    return [*cases, Case(1, 5, 33, (6, 7, 9), (5, 5, 5), padding=2, activation="relu6", config=volume)]
+
+
+def _taps() -> list[Case]:
+    """Winograd's weights as taps along the last axis: blocks of channels, of which the last one is not full."""
+    cases = []
+    for tile in ((1, 2, 2), (1, 4, 4), (1, 6, 6)):
+        for block, share in ((17, False), (28, True)):
+            config = ConvConfig("winograd", tile, block, share, taps=True)
+            cases += [
+                Case(2, 21, 64, (13, 17), (3, 3), padding=1, residual=True, activation="relu", config=config),
+                Case(1, 150, 128, (9, 31), (3, 3), padding=((2, 0), (0, 3)), dilation=(2, 3), groups=2, config=config),
+            ]
+    row, volume = ConvConfig("winograd", (1, 1, 6), 9, taps=True), ConvConfig("winograd", (4, 4, 4), 14, taps=True)
+    return [
+        *cases,
+        Case(1, 70, 64, (50,), (3,), padding=1, config=row),
+        Case(1, 70, 64, (6, 7, 9), (3, 3, 3), padding=1, config=volume),
+    ]
 
 
 def _tiles() -> list[Case]:
@@ -186,6 +226,8 @@ CASES = [
     # nothing to do
     Case(0, 16, 8, (9, 9), (3, 3), padding=1),
     *_tiles(),
+    *_longer_kernels(),
+    *_taps(),
     *_strassen(),
 ]
 
