@@ -15,11 +15,11 @@ from torch.nn import functional
 import fastnets
 from fastnets import _C
 from fastnets.engine.kernels import Written
-from fastnets.ops import PackedConv, conv_choice
+from fastnets.ops import PackedConv, conv_refusals
 from fastnets.ops.conv_choice import ConvConfig
 
 POOL = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
-TILES = [(kernel, tile) for (kernel, _), tiles in conv_choice.TILES.items() for tile in tiles]
+TILES = [(kernel, tile) for (kernel, _), tiles in conv_refusals.TILES.items() for tile in tiles]
 
 
 def memory_for(y: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import fastnets
 from fastnets import _C
 from fastnets.engine.kernels import Moments
-from fastnets.ops import PackedConv, conv_choice
+from fastnets.ops import PackedConv, conv_choice, conv_refusals
 from fastnets.ops.conv_choice import ConvConfig
 
 
@@ -26,7 +26,7 @@ def assert_moments(actual: Tensor, y: Tensor) -> None:
     torch.testing.assert_close(actual[..., 1], variance, rtol=1e-5, atol=0)
 
 
-TILES = [(kernel, tile) for (kernel, _), tiles in conv_choice.TILES.items() for tile in tiles]
+TILES = [(kernel, tile) for (kernel, _), tiles in conv_refusals.TILES.items() for tile in tiles]
 TILES.append((3, conv_choice.STRIDED_TILE))
 
 

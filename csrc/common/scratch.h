@@ -35,7 +35,7 @@ class Arena {
 };
 
 // Aligned memory that only grows. A binding keeps one per calling thread: fresh pages for each call would
-// cost more than a small layer.
+// cost more than a small layer. Huge pages changed networks by 0.99 to 1.02 (Zen 5).
 class Buffer {
  public:
   Buffer() = default;

@@ -104,7 +104,8 @@ Own<T> take_memory(const Plan<T>& plan, void* scratch, int thread) {
     own.spans[axis] = next;
     const int64_t step = plan.s.dilation[axis], length = plan.s.out[axis], most = plan.kind.outputs[axis];
     // Tiles that lie between each other's pixels come one after the other, as they read the same lines: phase
-    // by phase, dilated layers took 1.05 to 1.15 of the time (Zen 5).
+    // by phase, dilated layers took 1.05 to 1.15 of the time (Zen 5). With all phases in one line of tiles,
+    // which are fewer, the dilated network took 0.96 to 0.99 and MeshNet 1.02 to 1.05.
     for (int64_t start = 0; start < length; start += step * most) {
       for (int64_t at = start; at < least(start + step, length); ++at) {
         *next++ = {at, least(most, (length - at + step - 1) / step)};

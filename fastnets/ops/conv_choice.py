@@ -22,6 +22,7 @@ from fastnets.ops.conv_cost import (
 )
 from fastnets.ops.conv_refusals import (
     REFUSALS,
+    TILES,
     depthwise_refusal,
     grouped_refusal,
     is_strided,
@@ -39,17 +40,6 @@ Axes = tuple[int, int, int]
 Packing = tuple[str, Axes, bool]
 """What packed weights depend on: the algorithm, tile and taps of a configuration."""
 
-# Winograd tiles by the kernel and the number of axes that have it, which come last (kernel_order in ops/conv.cpp).
-TILES: dict[tuple[int, int], tuple[Axes, ...]] = {
-    (3, 1): ((1, 1, 2), (1, 1, 4), (1, 1, 6)),
-    (3, 2): ((1, 2, 2), (1, 4, 4), (1, 6, 6)),
-    (3, 3): ((2, 2, 2), (2, 4, 4), (4, 4, 4)),
-    (5, 1): ((1, 1, 2), (1, 1, 4)),
-    (5, 2): ((1, 2, 2), (1, 4, 4)),
-    (5, 3): ((2, 2, 2),),
-    (7, 1): ((1, 1, 2),),
-    (7, 2): ((1, 2, 2),),
-}
 STRIDED_TILE: Axes = (1, 3, 3)
 """The tile of two axes with stride 2; 7 points along each."""
 

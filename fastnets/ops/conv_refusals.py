@@ -18,8 +18,17 @@ MOST_NARROW = 8
 """Output channels of the narrow kernel; more fill half a vector of the product's."""
 
 
-WINOGRAD_KERNELS = {3: 3, 5: 3, 7: 2}
-"""The kernels of Winograd's algorithm, and along how many axes at most."""
+# Winograd tiles by the kernel and the number of axes that have it, which come last (kernel_order in ops/conv.cpp).
+TILES: dict[tuple[int, int], tuple[tuple[int, int, int], ...]] = {
+    (3, 1): ((1, 1, 2), (1, 1, 4), (1, 1, 6)),
+    (3, 2): ((1, 2, 2), (1, 4, 4), (1, 6, 6)),
+    (3, 3): ((2, 2, 2), (2, 4, 4), (4, 4, 4)),
+    (5, 1): ((1, 1, 2), (1, 1, 4)),
+    (5, 2): ((1, 2, 2), (1, 4, 4)),
+    (5, 3): ((2, 2, 2),),
+    (7, 1): ((1, 1, 2),),
+    (7, 2): ((1, 2, 2),),
+}
 
 
 def strassen_refusal(shape: ConvShape) -> str | None:
@@ -38,7 +47,7 @@ def strassen_refusal(shape: ConvShape) -> str | None:
 def winograd_refusal(shape: ConvShape) -> str | None:
     """Why Winograd's algorithm cannot run `shape`."""
     taps = [k for k in shape.kernel if k != 1]
-    if len(set(taps)) != 1 or len(taps) > WINOGRAD_KERNELS.get(taps[0], 0):
+    if len(set(taps)) != 1 or (taps[0], len(taps)) not in TILES:
         return f"kernel is {shape.kernel}; it needs 3, 5 or (along two at most) 7 along some axes, and 1 along others"
     if shape.stride != (1, 1, 1) and not is_strided(shape):
         return f"stride is {shape.stride}; it needs 1, or 2 along two axes with kernel 3 and without dilation"
