@@ -192,9 +192,7 @@ def _product(shape: ConvShape, nthreads: int) -> ConvConfig:
 
 
 def _strassen(shape: ConvShape, nthreads: int) -> ConvConfig:
-    items = max(1, -(-shape.pixels // strassen_rows(shape)))
-    items += items % 2 if items > 1 else 0  # the same for every number of threads, as rounding follows the blocks
-    return ConvConfig("strassen", block=max(1, -(-shape.pixels // items)), stream=_streams(shape, nthreads))
+    return ConvConfig("strassen", block=strassen_rows(shape), stream=_streams(shape, nthreads))
 
 
 def _planar(shape: ConvShape, nthreads: int) -> ConvConfig:

@@ -74,9 +74,11 @@ DTYPES = (torch.float32, torch.bfloat16)
 
 
 def tolerance(case: Case, implementation: str) -> float:
-    """F(6) and F(4, 4, 4) lose digits in their transforms; all else is within 1e-5."""
-    large = case.config is None or 6 in case.config.tile or case.config.tile == (4, 4, 4)
-    return 2e-5 if implementation == "winograd" and large else 1e-5
+    """F(6), and most of all tiles along three axes, lose digits in their transforms; all else is within 1e-5."""
+    if implementation != "winograd":
+        return 1e-5
+    tile = (4, 4, 4) if case.config is None else case.config.tile
+    return 5e-5 if min(tile) > 1 else 2e-5 if 6 in tile else 1e-5
 
 
 def _longer_kernels() -> list[Case]:
