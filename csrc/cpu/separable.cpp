@@ -34,8 +34,7 @@ struct Plan {
     planes = row.s.batch * row.s.out[0];
     units = planes * row.pairs * row.segments;
     unit_pixels = kSegment * (row.paired ? 2 : 1);
-    // Of pixels, and not of whole units: at 14x14 and 19x19 these hold a tenth to a quarter less than they
-    // may.
+    // By pixels: units of 14x14 and 19x19 hold an eighth to a quarter less than unit_pixels.
     blocks = least(units, ceil_div(row.s.out_pixels(), c.block)), chunks = 1;
     if (call.strassen) {  // the blocks, and so the rounding, do not depend on the number of threads
       if (blocks > 1) blocks = least(units, blocks + blocks % 2);

@@ -106,7 +106,8 @@ class Strassen {
     }
   }
 
-  // What the next of the seven products of a part fetches of the next pair of panels.
+  // What the next of the seven products of a part fetches of the pair of panels that follows: four times what
+  // a product reads.
   FASTNETS_INLINE PanelAhead ahead() {
     const int64_t bytes = 2 * kLanes * (left_ + right_) * static_cast<int64_t>(sizeof(float));
     return {next_, bytes, fetched_++, fetches_, 4};

@@ -14,8 +14,8 @@ from fastnets.ops.conv_cost import (
     points_of,
     product_cost,
     product_rows,
+    strassen_block,
     strassen_cost,
-    strassen_rows,
     tile_count,
     vectors,
     winograd_cost,
@@ -192,7 +192,7 @@ def _product(shape: ConvShape, nthreads: int) -> ConvConfig:
 
 
 def _strassen(shape: ConvShape, nthreads: int) -> ConvConfig:
-    return ConvConfig("strassen", block=strassen_rows(shape), stream=_streams(shape, nthreads))
+    return ConvConfig("strassen", block=strassen_block(shape), stream=_streams(shape, nthreads))
 
 
 def _planar(shape: ConvShape, nthreads: int) -> ConvConfig:

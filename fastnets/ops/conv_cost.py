@@ -48,7 +48,7 @@ def product_rows() -> int:
     return 14 if _C.conv_lanes() == 16 else 6
 
 
-def strassen_rows(shape: ConvShape) -> int:
+def strassen_block(shape: ConvShape) -> int:
     """Pixels of a block of Strassen's algorithm: one block, or an even number of equal ones, for any number of threads.
 
     They, their sums and those of a pair of panels may pass L2 by half: 728 channels at 19x19 took 0.96 of the time in
@@ -69,7 +69,7 @@ def strassen_cost(shape: ConvShape) -> float:
     """Seven eighths of the multiplications, some of which wait for sums of weights, and sums of the inputs."""
     depth, outputs = math.prod(shape.kernel) * shape.cin, vectors(shape.cout)
     multiply = shape.pixels * depth * outputs / _PRODUCT_SHARE
-    products = strassen_rows(shape) / 2 / product_rows()
+    products = strassen_block(shape) / 2 / product_rows()
     sums = shape.pixels * vectors(depth) * _SUMS + multiply * _NEW_SUMS[product_rows()] / products
     return product_cost(shape) - multiply / 8 + sums
 

@@ -16,7 +16,7 @@ from fastnets.machine import cache_bytes
 from fastnets.ops.arguments import kernel_refusal, out_refusal, result_like
 from fastnets.ops.conv_arguments import Padding, Window, check_result, check_vectors, three, window_of
 from fastnets.ops.conv_choice import ConvShape, streams
-from fastnets.ops.conv_cost import product_cost, strassen_cost, strassen_rows
+from fastnets.ops.conv_cost import product_cost, strassen_block, strassen_cost
 from fastnets.ops.conv_refusals import strassen_refusal
 from fastnets.ops.epilogue import Activation, activation_of
 from fastnets.ops.layout import KERNEL_DTYPES, array5, array_of, channels_last, floats_of, threads
@@ -194,7 +194,7 @@ def _choose(call: SeparableCall) -> tuple[int, bool]:
     shape = ConvShape(batch, middle, cout, 1, (1, 1, math.prod(size)), one, one, one, itemsize)
     strassen = _strassen_pays(shape) if call.strassen is None else call.strassen
     fitting = _PANEL_BYTES // (itemsize * middle)
-    return strassen_rows(shape) if strassen else min(_MOST_PIXELS, max(_LEAST_PIXELS, fitting)), strassen
+    return strassen_block(shape) if strassen else min(_MOST_PIXELS, max(_LEAST_PIXELS, fitting)), strassen
 
 
 def run(call: SeparableCall, packed: _C.PackedSeparable) -> Tensor:
