@@ -51,6 +51,23 @@ def test_winograd_transforms_taps_along_the_way(axes: int, share: bool) -> None:
         assert taps.bytes * (tile[2] + 2) == whole.bytes * 3
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_threads_that_are_too_many_for_the_tiles_split_the_output_channels(groups: int) -> None:
+    """Three whole panels and a part of one, for one block of tiles: each output comes from one thread, as from one."""
+    random = torch.Generator().manual_seed(0)
+    outputs = groups * (6 * _C.conv_lanes() + 5)
+    x, weight = torch.randn(1, 24, 11, 13, generator=random), torch.randn(outputs, 24 // groups, 3, 3, generator=random)
+    residual = torch.randn(1, outputs, 11, 13, generator=random)
+    expected = functional.conv2d(x.double(), weight.double(), None, 1, 1, 1, groups) + residual.double()
+    packed = PackedConv(weight, padding=1, groups=groups, config=ConvConfig("winograd", (1, 4, 4), 31))
+    with thread_count(1):
+        alone = packed(x, residual=residual)
+    assert relative_error(alone, expected) <= 2e-5
+    for threads in (2, 3, 9):
+        with poisoned(), thread_count(threads):
+            assert torch.equal(packed(x, residual=residual), alone)
+
+
 def test_taps_of_half_a_panel_are_refused() -> None:
     packed = PackedConv(torch.randn(21, 8, 3, 3), padding=1, config=ConvConfig("winograd", (1, 4, 4), 14, taps=True))
     with pytest.raises(ValueError, match="keeps taps only of kernel 3 with stride 1, for whole panels"):

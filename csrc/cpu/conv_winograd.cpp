@@ -5,6 +5,9 @@
 // everything outside of the input is a page of zeros, so borders cost nothing, and a dilated convolution is
 // the same code: tiles of pixels that are `dilation` apart.
 //
+// Threads that are too many for the blocks split the panels of output channels, each with all tiles of a
+// block.
+//
 // With `share`, a block is larger and belongs to all threads, in three stages: they fill V, then M part by
 // part, and then transform it. Each weight is read once per block, and V and M come from L3 once. It is for
 // many channels and few pixels, where an item of a thread's own would read all weights for few tiles.
@@ -213,15 +216,18 @@ void transform_panel(const Plan<T>& plan, const Own<T>& own, int64_t group, cons
 
 template <class T>
 void run_own_blocks(const Plan<T>& plan, const Own<T>& own, ThreadContext& context) {
-  const int64_t blocks = plan.blocks();
-  for (int64_t item; next_item(context, blocks * plan.s.groups, item);) {
-    const int64_t group = item / blocks, first = item % blocks * plan.call.block;
+  const int64_t blocks = plan.blocks(), all = blocks * plan.s.groups;  // of pixels, and of all groups
+  const int64_t chunks = all == 0 ? 1 : least(plan.panels, (context.threads + all - 1) / all);
+  for (int64_t item; next_item(context, all * chunks, item);) {
+    const int64_t chunk = item % chunks, group = item / chunks / blocks;
+    const int64_t from = plan.panels * chunk / chunks, to = plan.panels * (chunk + 1) / chunks;
+    const int64_t first = item / chunks % blocks * plan.call.block;
     const int64_t count = least(plan.call.block, plan.tiles - first);
     fill_v(plan, own, group, first, 0, count);
-    for (int64_t i = 0; i < plan.panels; ++i) {
+    for (int64_t i = from; i < to; ++i) {
       const Panel<T> panel(plan, group, i);
       for (int64_t part = 0; part < plan.parts; ++part) {
-        multiply_part(plan, own, panel, own.m, part, count, i + part == 0, panel.at(part + 1));
+        multiply_part(plan, own, panel, own.m, part, count, i == from && part == 0, panel.at(part + 1));
       }
       transform_panel(plan, own, group, panel, own.m, first, count);
     }
