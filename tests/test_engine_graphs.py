@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -42,7 +43,6 @@ def compare(actual: Any, expected: Any, limit: float) -> None:
 
 def check(net: nn.Module, shape: tuple[int, ...], placement: str, device: str = "cpu") -> None:
     """Two inputs one after the other: the second run finds what the first left in memory."""
-    note(f"{net} of {shape}")
     single = copy.deepcopy(net).float()
     inputs = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1)]
     with torch.inference_mode():
@@ -64,7 +64,34 @@ def check(net: nn.Module, shape: tuple[int, ...], placement: str, device: str = 
 @given(data=st.data())
 def test_random_graphs(dims: int, data: st.DataObject) -> None:
     net, shape = data.draw(graphs(dims))
+    note(f"{net} of {shape}")
     check(net, shape, data.draw(st.sampled_from(["channels_first", "channels_last", "slice"])))
+
+
+class WithItself(nn.Module):
+    """A value and the same one in another order, which may not be written over while it is read."""
+
+    def __init__(self, join: Callable[[Tensor, Tensor], Tensor], order: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.join, self.order = join, order
+        self.before, self.after = nn.Conv2d(1, 2, 1), nn.Conv2d(2, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.before(x)
+        return self.after(self.join(x, self.order(x)))
+
+
+@pytest.mark.parametrize("join", [torch.add, torch.mul, torch.sub], ids=["add", "mul", "sub"])
+def test_a_value_beside_itself_in_another_order(join: Callable[[Tensor, Tensor], Tensor]) -> None:
+    for order in (
+        lambda x: x.transpose(-1, -2),
+        lambda x: x.flip(-1),
+        lambda x: x[:, [1, 0]],
+        lambda x: x[:, :1],
+        lambda x: x[..., :1],
+        lambda x: x,
+    ):
+        check(WithItself(join, order).double().eval(), (1, 1, 19, 19), "channels_last")
 
 
 class Turned(nn.Module):

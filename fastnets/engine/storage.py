@@ -144,7 +144,10 @@ def _copied(graph: Graph, join: Node, index: int, layouts: Layouts) -> Node:
 
 
 def _reuse_in_place(graph: Graph, storage: Storage, place: dict[Node, int], layouts: Layouts) -> None:
-    """A kernel that may write over its first input does so, where nothing reads that input later."""
+    """A kernel that may write over its first input does so, where nothing reads that input later.
+
+    Nor, in another order, the kernel itself: x + x.transpose(-1, -2).
+    """
     for node in graph.nodes:
         if isinstance(node.kernel, Torch | View | Concat) or node.op == "input" or not node.kernel.in_place:
             continue
@@ -152,8 +155,11 @@ def _reuse_in_place(graph: Graph, storage: Storage, place: dict[Node, int], layo
         whole = mine.owner is node and node.inputs[0] is source.owner
         if not whole or mine is source or mine.external or source.external:
             continue
-        same = layouts[node].stride() == layouts[node.inputs[0]].stride()
-        if source.last == place[node] and same and node.shape == node.inputs[0].shape:
+        first, *others = node.inputs
+        if any(storage.buffer_of.get(other) is source and other is not first for other in others):
+            continue
+        same = layouts[node].stride() == layouts[first].stride()
+        if source.last == place[node] and same and node.shape == first.shape:
             source.last = max(source.last, mine.last)
             storage.buffers.remove(mine)
             for value, buffer in storage.buffer_of.items():
