@@ -25,6 +25,10 @@ ACTIVATIONS += [nn.Tanh, nn.ELU, nn.GELU, nn.LeakyReLU, nn.Softplus]
 MOST = 3000  # elements of a value
 
 
+REFUSED = ("more than 1 value per channel", "view size is not compatible")
+"""What torch says of a norm of one value, and of local response norm of some views."""
+
+
 class Call(nn.Module):
     """A function as a module."""
 
@@ -271,8 +275,10 @@ def graphs(draw: st.DrawFn, dims: int) -> tuple[RandomNet, tuple[int, ...]]:
             step, reads = _one_value(draw, values[source].shape), (source,)
         try:
             result = step.to("meta").eval()(*(values[i] for i in reads))
-        except (ValueError, RuntimeError):  # torch has no norm of one value, nor local response norm of some views
-            continue
+        except (ValueError, RuntimeError) as error:
+            if any(words in str(error) for words in REFUSED):
+                continue
+            raise
         if 0 < result.numel() <= MOST * (1 + dims):
             steps.append((step, reads))
             values.append(result)

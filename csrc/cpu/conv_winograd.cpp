@@ -216,7 +216,8 @@ void transform_panel(const Plan<T>& plan, const Own<T>& own, int64_t group, cons
 
 template <class T>
 void run_own_blocks(const Plan<T>& plan, const Own<T>& own, ThreadContext& context) {
-  const int64_t blocks = plan.blocks(), all = blocks * plan.s.groups;  // of pixels, and of all groups
+  const int64_t blocks = plan.blocks(),
+                all = blocks * plan.s.groups;  // of a group's tiles, and of all groups
   const int64_t chunks = all == 0 ? 1 : least(plan.panels, (context.threads + all - 1) / all);
   for (int64_t item; next_item(context, all * chunks, item);) {
     const int64_t chunk = item % chunks, group = item / chunks / blocks;
