@@ -9,6 +9,7 @@ void register_channel_norm(pybind11::module_& m);
 void register_combine(pybind11::module_& m);
 void register_conv(pybind11::module_& m);
 void register_conv_transpose(pybind11::module_& m);
+void register_conv_transpose_winograd(pybind11::module_& m);
 void register_grid_sample(pybind11::module_& m);
 void register_inverted_bottleneck(pybind11::module_& m);
 void register_nms(pybind11::module_& m);
@@ -38,6 +39,7 @@ PYBIND11_MODULE(_C, m) {
   fastnets::register_combine(m);
   fastnets::register_conv(m);
   fastnets::register_conv_transpose(m);
+  fastnets::register_conv_transpose_winograd(m);
   fastnets::register_grid_sample(m);
   fastnets::register_inverted_bottleneck(m);
   fastnets::register_nms(m);

@@ -186,6 +186,26 @@ class PackedProduct:
         nthreads: int,
     ) -> None: ...
 
+class PackedTransposed:
+    bytes: int
+    def __init__(self, weight: _Floats, tile: tuple[int, int, int], nthreads: int) -> None: ...
+    def run(
+        self,
+        x: _Elements,
+        out: _Elements,
+        scale: _Floats | None,
+        shift: _Floats | None,
+        border: _Floats | None,
+        residual: _Elements | None,
+        activation: int,
+        alpha: float,
+        beta: float,
+        block: int,
+        share: bool,
+        stream: bool,
+        nthreads: int,
+    ) -> None: ...
+
 def combine(
     x: _Elements, other: _Elements, out: _Elements, kind: int, activation: int, alpha: float, beta: float, nthreads: int
 ) -> None: ...

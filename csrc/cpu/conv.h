@@ -44,9 +44,18 @@ struct ConvCall {
   int64_t maxima_stride[4];
   const void* weights;  // packed for the kernel that is called, by the same ISA level
   Epilogue epilogue;
-  int64_t block;  // output pixels (product, planar, narrow, grouped) or tiles (winograd) of an item
-  int tile[3];    // winograd: outputs of a tile along z, y, x; 3 along axes of stride 2
-  bool taps;      // winograd: weights are packed as taps along x (common/conv_pack.h)
+  int64_t block;        // output pixels (product, planar, narrow, grouped) or tiles (winograd) of an item
+  int tile[3];          // winograd: outputs of a tile along z, y, x; 3 along axes of stride 2
+  bool taps;            // winograd: weights are packed as taps along x (common/conv_pack.h)
+  bool fetch_residual;  // winograd: fetch the residual before it is added, where memory has it
+  // winograd, of kernel 2 and padding 1: a transposed convolution of kernel 4, stride 2 and padding 1.
+  // Between position i - 1 and i of the input lie the outputs 2i - 1 and 2i along each axis, which are
+  // phases: each has weights of its own, packed as a group, for the same inputs. shape.out counts the
+  // positions i.
+  bool transposed;
+  // With transposed: null, or what is added to the results, before the residual, at the first, inner and last
+  // positions of each such axis: [z][y][x][cout], 0 at the inner ones.
+  const float* border;
   bool share;     // winograd: threads share transformed tiles and products
   bool strassen;  // product, of one group: by Strassen's algorithm (cpu/strassen.h)
   bool stream;    // store past the caches: for outputs that do not fit into them

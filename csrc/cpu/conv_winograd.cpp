@@ -45,15 +45,17 @@ void fill_v(const Plan<T>& plan, const Own<T>& own, int64_t group, int64_t first
 // A panel of output channels of a group.
 template <class T>
 struct Panel {
-  int64_t channel, lanes;  // the first channel of the group that it has, and how many
-  const float* weights;    // of the first part of M
-  int64_t weights_stride;  // from a part to the next
+  int64_t phase, channel, lanes;  // the first channel of the group that it has, and how many
+  const float* weights;           // of the first part of M
+  int64_t weights_stride;         // from a part to the next
 
   FASTNETS_INLINE Panel(const Plan<T>& plan, int64_t group, int64_t panel)
-      : channel(panel * kPanelVectors * Vec::width),
+      : phase(panel / plan.phase_panels),
+        channel(panel % plan.phase_panels * kPanelVectors * Vec::width),
         lanes(least(kPanelVectors * Vec::width, plan.cout - channel)),
         weights(static_cast<const float*>(plan.call.weights) +
-                (group * plan.vectors * Vec::width + channel) * plan.cin * plan.parts * plan.kept),
+                ((group * plan.phases + phase) * plan.vectors * Vec::width + channel) * plan.cin *
+                    plan.parts * plan.kept),
         weights_stride(plan.kept * plan.cin * vectors() * Vec::width) {}
   FASTNETS_INLINE int64_t vectors() const { return lanes > Vec::width ? 2 : 1; }
   FASTNETS_INLINE const float* at(int64_t part) const { return weights + part * weights_stride; }
@@ -137,6 +139,36 @@ FASTNETS_INLINE void multiply_part(const Plan<T>& plan, const Own<T>& own, const
                  : multiply_point(plan, own, panel, m, part, count, cold, next);
 }
 
+// Of a transposed convolution: the outputs of a phase lie two apart. Before the first position of the input
+// and after the last, one phase has outputs and the other none.
+template <class T>
+void find_phase(const Plan<T>& plan, const Tile& tile, const Panel<T>& panel, TileTarget<T>& target) {
+  const ConvCall& call = plan.call;
+  int64_t phase = panel.phase, border_stride = plan.s.cout;
+  bool at_border = false;
+  for (int axis = 2; axis >= 0; --axis) {
+    target.edge[axis] = -1, target.side[axis] = 1, target.border_stride[axis] = 0;
+    if (plan.s.kernel[axis] == 1) continue;
+    const int64_t second = phase % 2, first = tile.at[axis].first, last = plan.s.out[axis] - 1;
+    phase /= 2;
+    const int64_t ahead = first - 1 + second;  // of where an ordinary convolution has the first output
+    target.y += ahead * call.y_stride[axis + 1];
+    target.stride[axis] *= 2;
+    if (target.residual != nullptr) target.residual += ahead * call.epilogue.residual_stride[axis + 1];
+    target.residual_stride[axis] *= 2;
+    if (second == 0 && first == 0) target.from[axis] = 1;
+    if (second == 1) target.size[axis] = least(target.size[axis], last - first);
+    if (second == 1 && first == 0) target.edge[axis] = 0, target.side[axis] = 0;
+    if (second == 0 && first + target.size[axis] > last) {
+      target.edge[axis] = static_cast<int>(last - first), target.side[axis] = 2;
+    }
+    at_border = at_border || target.edge[axis] >= 0;
+    target.border_stride[axis] = border_stride;
+    border_stride *= 3;
+  }
+  if (at_border) target.border = call.border;
+}
+
 // Where the outputs of a tile go, of the channels of a panel. In place: a copy would wait for all stores
 // before it.
 template <class T>
@@ -162,32 +194,33 @@ void find_target(const Plan<T>& plan, const Own<T>& own, const Tile& tile, int64
     target.stride[axis] = step * call.y_stride[axis + 1];
     if (target.residual != nullptr) target.residual += first * epilogue.residual_stride[axis + 1];
     target.residual_stride[axis] = step * epilogue.residual_stride[axis + 1];
-    target.size[axis] = tile.at[axis].outputs;
+    target.from[axis] = 0, target.size[axis] = tile.at[axis].outputs;
   }
+  target.border = nullptr;
+  if (call.transposed) find_phase(plan, tile, panel, target);
   target.channel = group * plan.cout + panel.channel;
   target.lanes = panel.lanes;
   target.stream = call.stream;
   target.channels = plan.s.cout;
 }
 
-// Calls use(first channel) for each output of a tile.
-template <class T, class Use>
-FASTNETS_INLINE void for_outputs(const TileTarget<T>& target, const Use& use) {
-  for (int64_t z = 0; z < target.size[0]; ++z) {
-    for (int64_t y = 0; y < target.size[1]; ++y) {
-      T* pixel = target.y + z * target.stride[0] + y * target.stride[1] + target.channel;
-      for (int64_t x = 0; x < target.size[2]; ++x, pixel += target.stride[2]) use(pixel);
+// Calls use(first channel) for each output of a tile, of which the first is at `start`.
+template <class T, class Start, class Use>
+FASTNETS_INLINE void for_outputs(const TileTarget<T>& target, Start* start, const int64_t* stride,
+                                 const Use& use) {
+  for (int64_t z = target.from[0]; z < target.size[0]; ++z) {
+    for (int64_t y = target.from[1]; y < target.size[1]; ++y) {
+      Start* const line = start + z * stride[0] + y * stride[1] + target.channel;
+      for (int64_t x = target.from[2]; x < target.size[2]; ++x) use(line + x * stride[2]);
     }
   }
 }
 
-// A store to memory reads the line first, for which the next ones wait: fetched a tile ahead, 21 channels of
-// 96x96x96 take 0.9 of the time (Zen 5).
-template <class T>
-FASTNETS_INLINE void fetch_outputs(const TileTarget<T>& target) {
+template <int kWrite, class T>
+FASTNETS_INLINE void fetch_outputs(const TileTarget<T>& target, const T* start, const int64_t* stride) {
   constexpr int64_t kLine = kAlignment / static_cast<int64_t>(sizeof(T));
-  for_outputs(target, [&](const T* pixel) FASTNETS_INLINE_LAMBDA {
-    for (int64_t c = 0; c < target.lanes; c += kLine) __builtin_prefetch(pixel + c, 1, 2);
+  for_outputs(target, start, stride, [&](const T* pixel) FASTNETS_INLINE_LAMBDA {
+    for (int64_t c = 0; c < target.lanes; c += kLine) __builtin_prefetch(pixel + c, kWrite, 2);
   });
 }
 
@@ -206,11 +239,15 @@ void transform_panel(const Plan<T>& plan, const Own<T>& own, int64_t group, cons
       TileTarget<T>& next = targets[(t + 1) % 2];
       tile.advance(plan, own);
       find_target(plan, own, tile, first + t + 1, group, panel, next);
-      if (call.fetch && call.y != nullptr) fetch_outputs(next);
+      // A store to memory reads the line first, for which the next ones wait: fetched a tile ahead, 21
+      // channels of 96x96x96 take 0.9 of the time (Zen 5).
+      if (call.fetch && call.y != nullptr) fetch_outputs<1>(next, next.y, next.stride);
+      if (call.fetch_residual) fetch_outputs<0>(next, next.residual, next.residual_stride);
     }
     plan.kind.output(m + t * panel.vectors() * Vec::width, plan.product_stride, target, call.epilogue);
     if (!more) continue;
-    for_outputs(target, [&](T* pixel) { activate_row(pixel, target.lanes, call.epilogue); });
+    for_outputs(target, target.y, target.stride,
+                [&](T* pixel) { activate_row(pixel, target.lanes, call.epilogue); });
   }
 }
 

@@ -128,7 +128,7 @@ struct Axis {
       odd[pair] = m[1 + 2 * pair] - m[2 + 2 * pair];
     }
     const V zero = m[0], infinity = m[kPoints - 1];
-#pragma GCC unroll 6
+#pragma GCC unroll 8
     for (int i = 0; i < kOutputs; ++i) {
       const V* const sums = i % 2 == 0 ? even : odd;
       V sum = sums[0];

@@ -32,12 +32,14 @@ struct Plan {
   const ConvCall& call;
   const ConvShape& s;
   const TileKind<T>& kind;
-  int64_t xis;                              // points of a tile
-  int64_t parts, kept;                      // points, or with taps lines of them along x, and weights of each
-  int64_t cin, cout;                        // of a group
-  int64_t channel_blocks, vectors, panels;  // of a group
-  int64_t axis_tiles[3];                    // along each axis, over all phases of the dilation
-  int64_t tiles;                            // of all images
+  int64_t xis;                      // points of a tile
+  int64_t parts, kept;              // points, or with taps lines of them along x, and weights of each
+  int64_t cin, cout;                // of a group
+  int64_t phases;                   // of the outputs of a transposed convolution, or 1
+  int64_t channel_blocks, vectors;  // of a group
+  int64_t phase_panels, panels;     // of a phase, and of all
+  int64_t axis_tiles[3];            // along each axis, over all phases of the dilation
+  int64_t tiles;                    // of all images
   int64_t xi_stride, block_stride;  // of V: rows of a channel block, one more than there are tiles, so that
   int64_t product_stride;           // the stride is no power of two; and of M
 
@@ -48,9 +50,9 @@ struct Plan {
     cin = s.cin / s.groups, cout = s.cout / s.groups;
     channel_blocks = (cin + Vec::width - 1) / Vec::width;
     vectors = (cout + Vec::width - 1) / Vec::width;
-    panels = (vectors + kPanelVectors - 1) / kPanelVectors;
-    tiles = s.batch;
+    tiles = s.batch, phases = 1;
     for (int axis = 0; axis < 3; ++axis) {
+      if (c.transposed && s.kernel[axis] > 1) phases *= 2;
       axis_tiles[axis] = 0;
       const int64_t step = s.dilation[axis];
       for (int64_t phase = 0; phase < least(step, s.out[axis]); ++phase) {
@@ -59,6 +61,7 @@ struct Plan {
       }
       tiles *= axis_tiles[axis];
     }
+    phase_panels = (vectors + kPanelVectors - 1) / kPanelVectors, panels = phases * phase_panels;
     xi_stride = (call.block + 1) * Vec::width;
     block_stride = xis * xi_stride;
     product_stride = call.block * kPanelVectors * Vec::width + Vec::width;

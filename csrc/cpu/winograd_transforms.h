@@ -103,7 +103,10 @@ struct TileTarget {
   int64_t maxima_stride[3];
   const T* residual;  // or null
   int64_t residual_stride[3];
-  int64_t size[3];  // less than a whole tile at the end of an axis
+  int64_t from[3], size[3];  // outputs of the tile from .. size are: not all of them at the ends of an axis
+  const float* border;       // null, or ConvCall's, where the tile has a first or last position
+  int64_t border_stride[3];
+  int edge[3], side[3];  // the output at such a position, and whether it is the first (0) or the last (2)
   int64_t channel, lanes;
   bool stream;
   float* moments;  // null, or where those of the tile's outputs go: [3][channels], as TileMoments has them
@@ -167,17 +170,29 @@ struct TileMaxima {
   }
 };
 
+template <int kX, class V, class T>
+FASTNETS_INLINE void add_border(V* line, const TileTarget<T>& t, int64_t z, int64_t y, int64_t channel,
+                                int lanes) {
+  const auto side = [&](int axis, int64_t i) {
+    return (i == t.edge[axis] ? t.side[axis] : 1) * t.border_stride[axis];
+  };
+  const float* const from = t.border + side(0, z) + side(1, y) + channel;
+  for (int x = 0; x < kX; ++x) line[x] = line[x] + V::load(from + side(2, x), lanes);
+}
+
 // One row of outputs along x through the epilogue, in registers.
 template <int kX, class V, class T>
 FASTNETS_INLINE void finish_line(V* line, const TileTarget<T>& t, int64_t z, int64_t y, int64_t channel,
                                  int lanes, const ChannelTermsOf<V>& terms, const ClampOf<V>& clamp) {
 #pragma GCC unroll 8
   for (int x = 0; x < kX; ++x) line[x] = terms(line[x]);
+  if (t.border != nullptr) add_border<kX>(line, t, z, y, channel, lanes);
   if (t.residual != nullptr) {
     const T* const from = t.residual + z * t.residual_stride[0] + y * t.residual_stride[1] + channel;
 #pragma GCC unroll 8
     for (int x = 0; x < kX; ++x) {
-      if (x < t.size[2]) line[x] = line[x] + V::load(from + x * t.residual_stride[2], lanes);
+      if (x >= t.from[2] && x < t.size[2])
+        line[x] = line[x] + V::load(from + x * t.residual_stride[2], lanes);
     }
   }
 #pragma GCC unroll 8
@@ -188,16 +203,17 @@ template <int kX, class V, class T>
 FASTNETS_INLINE void store_line(const V* line, const TileTarget<T>& t, int64_t z, int64_t y, int64_t channel,
                                 int lanes) {
   T* const to = t.y + z * t.stride[0] + y * t.stride[1] + channel;
-  if (t.size[2] == kX && t.stream) {
+  const bool whole = t.size[2] - t.from[2] == kX;
+  if (whole && t.stream) {
 #pragma GCC unroll 8
     for (int x = 0; x < kX; ++x) line[x].stream(to + x * t.stride[2]);
-  } else if (t.size[2] == kX) {
+  } else if (whole) {
 #pragma GCC unroll 8
     for (int x = 0; x < kX; ++x) line[x].store(to + x * t.stride[2], lanes);
   } else {
 #pragma GCC unroll 8
     for (int x = 0; x < kX; ++x) {
-      if (x < t.size[2])
+      if (x >= t.from[2] && x < t.size[2])
         t.stream ? line[x].stream(to + x * t.stride[2]) : line[x].store(to + x * t.stride[2], lanes);
     }
   }
@@ -225,7 +241,7 @@ FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const
       for (int z = 0; z < kZ; ++z) tile[z * kPlane + i] = line[z];
     }
   }
-  for (int64_t z = 0; z < t.size[0]; ++z) {
+  for (int64_t z = t.from[0]; z < t.size[0]; ++z) {
     alignas(64) V plane[kY * kPx];
     for (int x = 0; x < kPx; ++x) {
       V line[kPy];
@@ -238,7 +254,7 @@ FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const
 #pragma GCC unroll 8
       for (int y = 0; y < kY; ++y) plane[y * kPx + x] = line[y];
     }
-    for (int64_t y = 0; y < t.size[1]; ++y) {
+    for (int64_t y = t.from[1]; y < t.size[1]; ++y) {
       V line[kPx];
 #pragma GCC unroll 8
       for (int x = 0; x < kPx; ++x) line[x] = plane[y * kPx + x];
@@ -289,14 +305,18 @@ constexpr TileKind<T> tile_of() {
 #define FASTNETS_PLANES(taps, x) tile_of<taps, Axis<1, 1>, Axis<x, taps>, Axis<x, taps>, T>()
 #define FASTNETS_VOLUMES(taps, z, x) tile_of<taps, Axis<z, taps>, Axis<x, taps>, Axis<x, taps>, T>()
 
-// Kernels of 3, 5 or 7 along some axes; 3x1 and others come to these by exchanging axes.
+// Kernels of 3, 5 or 7 along some axes; 3x1 and others come to these by exchanging axes. Those of 2 are the
+// phases of transposed convolutions.
 template <class T>
 constexpr TileKind<T> kTiles[] = {
-    FASTNETS_LINES(3, 2),     FASTNETS_LINES(3, 4),      FASTNETS_LINES(3, 6),      FASTNETS_LINES(5, 2),
-    FASTNETS_LINES(5, 4),     FASTNETS_LINES(7, 2),      FASTNETS_PLANES(3, 2),     FASTNETS_PLANES(3, 3),
-    FASTNETS_PLANES(3, 4),    FASTNETS_PLANES(3, 6),     FASTNETS_PLANES(5, 2),     FASTNETS_PLANES(5, 4),
-    FASTNETS_PLANES(7, 2),    FASTNETS_VOLUMES(3, 2, 2), FASTNETS_VOLUMES(3, 2, 4), FASTNETS_VOLUMES(3, 4, 4),
-    FASTNETS_VOLUMES(5, 2, 2)};
+    FASTNETS_LINES(3, 2),      FASTNETS_LINES(3, 4),      FASTNETS_LINES(3, 6),
+    FASTNETS_LINES(5, 2),      FASTNETS_LINES(5, 4),      FASTNETS_LINES(7, 2),
+    FASTNETS_PLANES(3, 2),     FASTNETS_PLANES(3, 3),     FASTNETS_PLANES(3, 4),
+    FASTNETS_PLANES(3, 6),     FASTNETS_PLANES(5, 2),     FASTNETS_PLANES(5, 4),
+    FASTNETS_PLANES(7, 2),     FASTNETS_VOLUMES(3, 2, 2), FASTNETS_VOLUMES(3, 2, 4),
+    FASTNETS_VOLUMES(3, 4, 4), FASTNETS_VOLUMES(5, 2, 2), FASTNETS_PLANES(2, 3),
+    FASTNETS_PLANES(2, 5),     FASTNETS_PLANES(2, 7),     FASTNETS_VOLUMES(2, 3, 3),
+    FASTNETS_VOLUMES(2, 5, 5)};
 
 }  // namespace FASTNETS_LEVEL
 }  // namespace fastnets

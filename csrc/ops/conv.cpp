@@ -151,7 +151,8 @@ class PackedConv {
     const int64_t run = algorithm_ == "depthwise" ? cout_ : cout_ / groups_;
     call.stream =
         stream && can_stream(call.y, call.y_stride, run, FASTNETS_CALL(conv_lanes)(), call.epilogue);
-    call.fetch = !call.stream && s.out_pixels() * cout_ * element_bytes(element_) > kFetchedBytes;
+    const bool large = s.out_pixels() * cout_ * element_bytes(element_) > kFetchedBytes;
+    call.fetch = large && !call.stream, call.fetch_residual = large && residual;
     if (s.out_pixels() * cout_ == 0) return;
     if (s.out_pixels() * cout_ * (cin_ / groups_) * s.taps() < kParallelProducts) nthreads = 1;
     retain(py::cast(this));

@@ -123,12 +123,14 @@ class Whole(Conv):
 
 @dataclass(eq=False)
 class Transposed(Kernel):
-    """A transposed convolution."""
+    """A transposed convolution; `weight` is packed once for all shapes that a network is run at (`packs`)."""
 
     name: ClassVar[str] = "conv_transpose"
 
     weight: Tensor
     geometry: dict[str, Any]
+    packs: dict[Any, Any]
+    border: Tensor | None = None  # see PackedConvTranspose
     packed: PackedConvTranspose | None = field(default=None, init=False)
 
     @property
@@ -139,10 +141,13 @@ class Transposed(Kernel):
         if self.packed is None:
             terms = self.terms
             self.packed = PackedConvTranspose(
-                self.scaled().to(self.dtype),
+                self.weight.detach().to(self.dtype),
                 terms.shift,
                 activation=terms.activation.name,
                 parameters=terms.activation.parameters,
+                scale=terms.scale,
+                border=self.border,
+                packs=self.packs,
                 **self.geometry,
             )
         self.packed(inputs[0], residual=inputs[1] if self.terms.residual else None, out=out)
@@ -159,6 +164,9 @@ class Transposed(Kernel):
 
     def flops(self, node: Node) -> int:
         return 2 * prod(node.inputs[0].shape) * prod(self.weight.shape[1:])
+
+    def choice(self) -> str:
+        return "" if self.packed is None or self.packed.config is None else describe(self.packed.config)
 
 
 @dataclass(eq=False)

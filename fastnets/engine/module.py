@@ -28,6 +28,7 @@ from fastnets.engine.plan import Plan, make_plan
 from fastnets.engine.precision import DTYPES, in_bfloat16
 from fastnets.engine.saved import Graphs, load, save
 from fastnets.engine.trace import trace
+from fastnets.engine.upsampling import join_upsampling
 from fastnets.errors import InputError
 from fastnets.ops.gpu import interpreted, tensor_refusal
 from fastnets.ops.layout import threads
@@ -263,6 +264,7 @@ class Optimized(nn.Module):
                 fuse(graph, None, widest_pair=WIDEST_PAIR)
                 return GpuPlan(graph, self.device, GPU_DTYPES[self.dtype], captured=self.cuda_graph)
             fuse(graph, threads())
+            join_upsampling(graph, threads(), 2 if self.dtype == "bf16" else 4)
             if self.dtype == "bf16":
                 in_bfloat16(graph)
             else:

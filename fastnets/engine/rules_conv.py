@@ -58,7 +58,8 @@ def conv_transpose(node: Node, context: Context) -> Lowered | str:
         return f"the input has {len(x.shape)} axes; the kernel needs a batch axis"
     names = ("stride", "padding", "output_padding", "dilation")
     geometry: dict[str, Any] = {name: _per_axis(args[name], axes) for name in names}
-    kernel: Kernel = Transposed(weight, geometry | {"groups": args["groups"]}, terms=Terms(shift=bias))
+    geometry["groups"] = args["groups"]
+    kernel: Kernel = Transposed(weight, geometry, context.packs_of(weight, args["groups"]), terms=Terms(shift=bias))
     return kernel, [x]
 
 

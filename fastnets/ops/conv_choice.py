@@ -128,6 +128,11 @@ def heuristic(shape: ConvShape, nthreads: int, algorithm: str | None = None) -> 
     return min(candidates(shape, nthreads, algorithm), key=lambda pair: pair[0])[1]
 
 
+def least_cost(shape: ConvShape, nthreads: int) -> float:
+    """What the heuristic's choice costs, in the units of conv_cost.py."""
+    return min(cost for cost, _ in candidates(shape, nthreads))
+
+
 def candidates(shape: ConvShape, nthreads: int, algorithm: str | None = None) -> list[tuple[float, ConvConfig]]:
     """One configuration a kernel and a tile that can run, with its cost."""
     found: list[tuple[float, ConvConfig]] = []
@@ -142,7 +147,7 @@ def candidates(shape: ConvShape, nthreads: int, algorithm: str | None = None) ->
         found.append((strassen_cost(shape), _strassen(shape, nthreads)))
     if algorithm in (None, "winograd") and winograd_refusal(shape) is None:
         for tile in tiles_of(shape):
-            config = _winograd(shape, tile, nthreads)
+            config = winograd_config(shape, tile, nthreads)
             found.append((winograd_cost(shape, tile, taps=False), config))
             if taps_refusal(shape, tile) is None and product_rows() > 6:  # beside six rows, transforms take too long
                 found.append((winograd_cost(shape, tile, taps=True), replace(config, taps=True)))
@@ -202,7 +207,8 @@ def _planar(shape: ConvShape, nthreads: int) -> ConvConfig:
     return ConvConfig("planar", block=max(product_rows(), -(-length // parts)), stream=_streams(shape, nthreads))
 
 
-def _winograd(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
+def winograd_config(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
+    """How Winograd's algorithm cuts `shape` into items, and what its threads share."""
     lanes, points, tiles = _C.conv_lanes(), points_of(shape, tile), tile_count(shape, tile)
     inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
     # Smaller outputs are fetched a tile ahead (ops/conv.cpp), which is as fast, and the next layer finds them in L3.

@@ -80,6 +80,12 @@ def planar_cost(shape: ConvShape) -> float:
     return shape.pixels * lines * (steps * vectors(shape.cout) / _PLANAR_SHARE + shape.stride[2] * _COPY) + fetch
 
 
+def transposed_cost(pixels: int, taps: int, cin: int, cout: int, itemsize: int) -> float:
+    """A transposed convolution of `pixels` inputs by products."""
+    multiply = pixels * taps * cin * vectors(cout) / (_C.conv_steps(itemsize == 2) * _PRODUCT_SHARE)
+    return multiply + taps * cin * vectors(cout) * _FETCH[product_rows()] * itemsize / 4
+
+
 def narrow_cost(shape: ConvShape) -> float:
     return shape.pixels * (vectors(shape.cin) + shape.cout * (vectors(shape.cin) + _JOIN))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional
@@ -20,7 +22,9 @@ from fastnets.ops.arguments import (
     spatial_axes,
     three,
 )
-from fastnets.ops.conv_choice import streams
+from fastnets.ops import conv_transpose_winograd as winograd
+from fastnets.ops.conv_choice import Axes, ConvConfig, streams
+from fastnets.ops.conv_cost import transposed_cost
 from fastnets.ops.epilogue import Activation, activation_of
 from fastnets.ops.gpu import triton_implementation
 from fastnets.ops.layout import array5, array_of, channels_last, floats_of, threads
@@ -33,7 +37,7 @@ _NONE = Activation()
 
 @dataclass(frozen=True)
 class ConvTransposeCall:
-    """The checked arguments; one number a spatial axis. packed: the weight, ready for the kernel."""
+    """The checked arguments; one number a spatial axis. packed: the weight, ready for the kernel; scale: PackedConv's."""
 
     x: Tensor
     weight: Tensor
@@ -47,6 +51,7 @@ class ConvTransposeCall:
     activation: Activation = _NONE
     out: Tensor | None = None
     packed: _C.PackedProduct | None = None
+    scale: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -101,7 +106,16 @@ def conv_transpose(
 class PackedConvTranspose:
     """A transposed convolution whose weight, float32 or bfloat16 on the CPU, is packed once; without gradients.
 
-    Later changes of `weight` have no effect. Arguments as those of conv_transpose.
+    Later changes of `weight` have no effect. Arguments as those of conv_transpose, and:
+
+    Args:
+        scale: (Cout,), what the sums are multiplied by before the bias.
+        border: (Cout, 3 an axis), added to the results at the first, inner and last positions of each axis; 0 at the
+            inner ones. Only Winograd's algorithm takes it (conv_transpose_winograd.refusal).
+        packs: where packed weights are kept, to share them with others of the same weight and groups.
+
+    Raises:
+        InputError: the arguments do not fit together.
     """
 
     def __init__(
@@ -116,21 +130,54 @@ class PackedConvTranspose:
         groups: int = 1,
         activation: str = "none",
         parameters: Sequence[float] = (),
+        scale: Tensor | None = None,
+        border: Tensor | None = None,
+        packs: dict[Axes | None, Any] | None = None,
     ) -> None:
         reason = kernel_refusal(weight)
         if reason is not None:
             raise InputError(f"conv_transpose: weight and bias cannot be packed: {reason}")
+        if border is not None and border.shape != (weight.shape[1] * groups, *(3,) * (weight.dim() - 2)):
+            raise InputError(
+                f"conv_transpose: border has shape {tuple(border.shape)}: pass Cout and 3 for each of the "
+                f"{weight.dim() - 2} axes"
+            )
         self._weight, self._bias, self._groups = weight, bias, groups
+        self._scale, self._border = scale, border
         self._geometry = stride, padding, output_padding, dilation
         self._activation = activation_of("conv_transpose", activation, parameters)
-        self._packed = _pack(weight, groups)
+        self.config: ConvConfig | None = None  # how the last input ran: by Winograd's algorithm, or None: by products
+        self._packs: dict[Axes | None, Any] = {} if packs is None else packs  # by Winograd's tile, or None: for products
 
     def __call__(self, x: Tensor, *, residual: Tensor | None = None, out: Tensor | None = None) -> Tensor:
         """The result on `x`, of the weight's dtype, written into `out` if given: a tensor or a channel slice of one."""
         call = _checked(x, self._weight, self._bias, residual, *self._geometry, self._groups, self._activation)
         check_out("conv_transpose", out, call.shape)
-        result: Tensor = OP(replace(call, out=out, packed=self._packed), "native")
-        return result
+        call = replace(call, out=out, scale=self._scale)
+        config = self.config = self._choose(call)
+        if config is None:
+            if None not in self._packs:
+                self._packs[None] = _pack(self._weight, self._groups)
+            result: Tensor = OP(replace(call, packed=self._packs[None]), "native")
+            return result
+        reason = _refusal(call)
+        if reason is not None:
+            raise InputError(f"conv_transpose: winograd cannot run: {reason}")
+        if config.tile not in self._packs:
+            self._packs[config.tile] = winograd.pack(self._weight, config.tile)
+        return winograd.run(call, self._packs[config.tile], config, self._border)
+
+    def _choose(self, call: ConvTransposeCall) -> ConvConfig | None:
+        """How Winograd's algorithm runs `call`, where it is faster than products or there is a border; else None."""
+        reason = winograd.refusal(call)
+        if reason is not None:
+            if self._border is not None:
+                raise InputError(f"conv_transpose: border needs winograd, which cannot run: {reason}")
+            return None
+        (batch, cin, *size), (_, cout, *kernel) = call.x.shape, call.weight.shape
+        cost, config = winograd.choose(batch, cin, cout, size, call.x.element_size())
+        products = transposed_cost(batch * prod(size), prod(kernel), cin, cout, call.x.element_size())
+        return config if cost < products or self._border is not None else None
 
 
 def _checked(
@@ -199,7 +246,7 @@ def _run(call: ConvTransposeCall) -> Tensor:
         stride=three(call.stride, 1),
         pad=three(call.padding, 0),
         dilation=three(call.dilation, 1),
-        scale=None,
+        scale=floats_of(call.scale),
         shift=floats_of(call.bias),
         residual=None if call.residual is None else array5(channels_last(call.residual)),
         activation=call.activation.number,

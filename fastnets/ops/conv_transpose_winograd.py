@@ -1,0 +1,104 @@
+"""Transposed convolutions of kernel 4, stride 2 and padding 1 by Winograd's algorithm.
+
+Between two neighbours of x lie two results along each axis. Each of these phases is a convolution of kernel 2 of the
+same inputs, with taps of its own, so all phases share the transformed tiles of x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fastnets import _C
+from fastnets.machine import cache_bytes
+from fastnets.ops.arguments import result_like
+from fastnets.ops.conv_arguments import three
+from fastnets.ops.conv_choice import Axes, ConvConfig, ConvShape, winograd_config
+from fastnets.ops.conv_cost import points_of, vectors, winograd_cost
+from fastnets.ops.layout import array5, channels_last, floats_of, threads
+
+if TYPE_CHECKING:
+    from fastnets.ops.conv_transpose import ConvTransposeCall
+
+_TILES: dict[int, tuple[Axes, ...]] = {2: ((1, 3, 3), (1, 5, 5), (1, 7, 7)), 3: ((3, 3, 3), (5, 5, 5))}
+"""Inputs that a tile's results lie around, along z, y and x, by the number of axes."""
+
+_MOST_BYTES = 4 * cache_bytes(3)
+"""Of packed weights, but for those of the smallest tile: a few per cent are not worth hundreds of megabytes."""
+
+
+def refusal(call: ConvTransposeCall) -> str | None:
+    """Why Winograd's algorithm cannot run `call`, or None."""
+    axes = call.x.dim() - 2
+    if axes not in _TILES:
+        return f"there are {axes} spatial axes; it needs 2 or 3"
+    kernel = tuple(call.weight.shape[2:])
+    plain = not any(call.output_padding) and set(call.dilation) == {1} and call.groups == 1
+    if set(kernel) != {4} or set(call.stride) != {2} or set(call.padding) != {1} or not plain:
+        return (
+            f"kernel is {kernel}, stride {call.stride}, padding {call.padding}, output_padding {call.output_padding}, "
+            f"dilation {call.dilation}, groups {call.groups}; it needs 4, 2, 1, 0, 1 and 1"
+        )
+    return None
+
+
+def choose(batch: int, cin: int, cout: int, size: Sequence[int], itemsize: int) -> tuple[float, ConvConfig]:
+    """The configuration of least cost (conv_cost.py) for inputs of `size`, and its cost."""
+    axes = len(size)
+    shape = ConvShape(
+        batch=batch,
+        cin=cin,
+        cout=2**axes * vectors(cout) * _C.conv_lanes(),
+        groups=1,
+        out=three([n + 1 for n in size]),
+        kernel=three((2,) * axes),
+        stride=(1, 1, 1),
+        dilation=(1, 1, 1),
+        itemsize=itemsize,
+    )
+    fitting = [tile for tile in _TILES[axes] if 4 * points_of(shape, tile) * cin * shape.cout <= _MOST_BYTES]
+    tiles = fitting or _TILES[axes][:1]
+    cost, tile = min((winograd_cost(shape, tile, taps=False), tile) for tile in tiles)
+    return cost, winograd_config(shape, tile, threads())
+
+
+def pack(weight: Tensor, tile: Axes) -> _C.PackedTransposed:
+    """The weight (Cin, Cout, *kernel), packed for tiles of `tile`."""
+    axes = weight.dim() - 2
+    # Of the results 2i - 1 and 2i, between the inputs i - 1 and i, the first sees them by taps 2 and 0.
+    taps = [torch.tensor(pair, device=weight.device) for pair in ((2, 0), (3, 1))]
+    phases = []
+    for phase in product(taps, repeat=axes):
+        part = weight.detach().transpose(0, 1)
+        for axis, pair in enumerate(phase):
+            part = part.index_select(2 + axis, pair)
+        phases.append(part.reshape(*part.shape[:2], *(1,) * (3 - axes), *part.shape[2:]))
+    return _C.PackedTransposed(torch.stack(phases).float().contiguous().numpy(), tile, threads())
+
+
+def run(call: ConvTransposeCall, packed: _C.PackedTransposed, config: ConvConfig, border: Tensor | None) -> Tensor:
+    """The result of `call`; border as PackedConvTranspose has it."""
+    out = result_like(call.x, call.shape, call.out)
+    axes = call.x.dim() - 2
+    if border is not None:
+        border = border.movedim(0, -1).reshape(*(1,) * (3 - axes), *(3,) * axes, -1).float().contiguous()
+    packed.run(
+        x=array5(channels_last(call.x)),
+        out=array5(out),
+        scale=floats_of(call.scale),
+        shift=floats_of(call.bias),
+        border=None if border is None else border.numpy(),
+        residual=None if call.residual is None else array5(channels_last(call.residual)),
+        activation=call.activation.number,
+        alpha=call.activation.alpha,
+        beta=call.activation.beta,
+        block=config.block,
+        share=config.share,
+        stream=config.stream,
+        nthreads=threads(),
+    )
+    return out
