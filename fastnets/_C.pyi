@@ -188,7 +188,7 @@ class PackedProduct:
 
 class PackedTransposed:
     bytes: int
-    def __init__(self, weight: _Floats, tile: tuple[int, int, int], nthreads: int) -> None: ...
+    def __init__(self, weight: _Floats, tile: tuple[int, int, int], taps: bool, nthreads: int) -> None: ...
     def run(
         self,
         x: _Elements,

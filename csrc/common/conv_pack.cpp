@@ -16,8 +16,8 @@ struct KernelTransform {
 };
 
 // Of `tile` outputs: the kernel's polynomial at 0, 1, -1, 2, -2, 1/2, -1/2 and infinity, as many as it needs;
-// at 1/2 and -1/2 times a power of 2, which is the polynomial backwards (and where that is an odd power of
-// -2, its negative). All of them by what A^T would divide 1 and -1 by; it has the rest (winograd_axes.h).
+// at 1/2 and -1/2 times a power of 2, which is the polynomial backwards. All of them by what A^T would divide
+// 1 and -1 by; it has the rest (winograd_axes.h).
 // kept: the taps themselves.
 KernelTransform kernel_transform(int tile, int64_t taps, bool kept = false) {
   if (tile == 1) return {};
@@ -34,9 +34,9 @@ KernelTransform kernel_transform(int tile, int64_t taps, bool kept = false) {
   }
   constexpr double kPoint[kMostPoints] = {0, 1, -1, 2, -2, 2, -2};
   for (int p = 0; p < t.points; ++p) {
-    const bool backwards = p == 5 || p == 6;
-    double power = backwards && kPoint[p] < 0 && t.taps % 2 == 0 ? -factor : factor;
+    double power = factor;
     for (int k = 0; k < t.taps; ++k, power *= kPoint[p]) {
+      const bool backwards = p == 5 || p == 6;
       t.rows[p][backwards ? t.taps - 1 - k : k] = power;
     }
   }

@@ -86,17 +86,18 @@ FASTNETS_INLINE void multiply_point(const Plan<T>& plan, const Own<T>& own, cons
 // Where weights come from memory for few tiles, this is what counts: 512 and 256 channels of 14x14 took 0.78
 // of the time, 512 of 7x7 0.56, and 49 tiles or more 1.0 to 1.1 (Zen 5). A block of channels' taps stays in
 // L1 for all of its points.
-template <class T>
+template <int kTaps, class T>
 __attribute__((noinline)) void multiply_line(const Plan<T>& plan, const Own<T>& own, const Panel<T>& panel,
                                              float* m, int64_t line, int64_t count, const float* next) {
   using Kind = PanelKind<kPanelVectors, Vec>;
-  constexpr int64_t kTaps = 3, kLanes = kPanelVectors * Vec::width;
+  constexpr int64_t kLanes = kPanelVectors * Vec::width;
   const int points = plan.kind.points[2];
   const RowCut cut(count);
   const float* weights = panel.at(line);
   for (int64_t k = 0; k < plan.cin; k += kTapsDepth) {
     const int64_t depth = least(kTapsDepth, plan.cin - k), size = depth * kLanes;
-    const float* const tap[kTaps] = {weights, weights + size, weights + 2 * size};
+    const float* const tap = weights;
+    const float* const last = weights + (kTaps - 1) * size;
     weights += kTaps * size;
     const float* const then = k + depth < plan.cin ? weights : next;
     for (int x = 0; x < points; ++x) {
@@ -114,18 +115,25 @@ __attribute__((noinline)) void multiply_line(const Plan<T>& plan, const Own<T>& 
         const PanelAhead ahead(then, kTaps * size * static_cast<int64_t>(sizeof(float)), x * cut.parts + part,
                                points * cut.parts, kTaps);
         // The points of common/conv_pack.cpp: at 1/2 and -1/2, the taps backwards at 2 and -2.
-        const float* const first = tap[x >= 5 ? 2 : 0];
-        const float* const third = tap[x >= 5 ? 0 : 2];
+        const float* const begin_at = x >= 5 ? last : tap;
+        const float* const end_at = x >= 5 ? tap : last;
+        const auto at_point = [&](auto point) FASTNETS_INLINE_LAMBDA {
+          if constexpr (kTaps == 2) {
+            multiply(PanelPair<decltype(point)::value>{begin_at, end_at, ahead});
+          } else {
+            multiply(PanelTaps<decltype(point)::value>{begin_at, tap + size, end_at, ahead});
+          }
+        };
         if (x == 0 || x == points - 1) {
-          multiply(PackedPanel<float>{x == 0 ? tap[0] : tap[2], ahead});
+          multiply(PackedPanel<float>{x == 0 ? tap : last, ahead});
         } else if (x == 1) {
-          multiply(PanelTaps<1>{first, tap[1], third, ahead});
+          at_point(std::integral_constant<int, 1>{});
         } else if (x == 2) {
-          multiply(PanelTaps<-1>{first, tap[1], third, ahead});
+          at_point(std::integral_constant<int, -1>{});
         } else if (x % 2 == 1) {
-          multiply(PanelTaps<2>{first, tap[1], third, ahead});
+          at_point(std::integral_constant<int, 2>{});
         } else {
-          multiply(PanelTaps<-2>{first, tap[1], third, ahead});
+          at_point(std::integral_constant<int, -2>{});
         }
       }
     }
@@ -135,8 +143,13 @@ __attribute__((noinline)) void multiply_line(const Plan<T>& plan, const Own<T>& 
 template <class T>
 FASTNETS_INLINE void multiply_part(const Plan<T>& plan, const Own<T>& own, const Panel<T>& panel, float* m,
                                    int64_t part, int64_t count, bool cold, const float* next) {
-  plan.call.taps ? multiply_line(plan, own, panel, m, part, count, next)
-                 : multiply_point(plan, own, panel, m, part, count, cold, next);
+  if (!plan.call.taps) {
+    multiply_point(plan, own, panel, m, part, count, cold, next);
+  } else if (plan.kept == 2) {
+    multiply_line<2>(plan, own, panel, m, part, count, next);
+  } else {
+    multiply_line<3>(plan, own, panel, m, part, count, next);
+  }
 }
 
 // Of a transposed convolution: the outputs of a phase lie two apart. Before the first position of the input

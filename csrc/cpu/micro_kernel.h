@@ -174,6 +174,27 @@ struct PanelTaps {
   }
 };
 
+// The same of kernels of two taps.
+template <int kPoint>
+struct PanelPair {
+  static constexpr int64_t kVector = Vec::width;
+  const float *first, *second;
+  PanelAhead ahead;
+  template <class V>
+  FASTNETS_INLINE Vec factor(int64_t at) const {
+    const Vec a = Vec::load(first + at), b = Vec::load(second + at);
+    if constexpr (kPoint == 1 || kPoint == -1) {
+      return kPoint < 0 ? a - b : a + b;
+    } else {
+      return kPoint < 0 ? a - (b + b) : a + (b + b);
+    }
+  }
+  FASTNETS_INLINE void advance(int64_t elements) { first += elements, second += elements; }
+  FASTNETS_INLINE void fetch(int64_t elements) {
+    ahead.fetch(elements * static_cast<int64_t>(sizeof(float)));
+  }
+};
+
 // Adds the products of kFactors factors of each row and those of the panel's lanes.
 template <int kRows, int kVectors, class Last, int kFactors = 1, class RowsOfA, class Panel>
 FASTNETS_INLINE void add_factors(Sums<kRows, Last>& sum, const RowsOfA& a, const Panel& b) {

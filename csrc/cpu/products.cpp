@@ -85,6 +85,10 @@ template struct PanelProducts<PanelKind<2, Vec>, true, float, PanelTaps<1>>;
 template struct PanelProducts<PanelKind<2, Vec>, true, float, PanelTaps<-1>>;
 template struct PanelProducts<PanelKind<2, Vec>, true, float, PanelTaps<2>>;
 template struct PanelProducts<PanelKind<2, Vec>, true, float, PanelTaps<-2>>;
+template struct PanelProducts<PanelKind<2, Vec>, true, float, PanelPair<1>>;
+template struct PanelProducts<PanelKind<2, Vec>, true, float, PanelPair<-1>>;
+template struct PanelProducts<PanelKind<2, Vec>, true, float, PanelPair<2>>;
+template struct PanelProducts<PanelKind<2, Vec>, true, float, PanelPair<-2>>;
 
 // Of Strassen's algorithm.
 template struct PanelProducts<PanelKind<2, Vec>, false, float>;

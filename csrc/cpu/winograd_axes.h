@@ -124,8 +124,10 @@ struct Axis {
     V even[Of::kPairs], odd[Of::kPairs];
 #pragma GCC unroll 3
     for (int pair = 0; pair < Of::kPairs; ++pair) {
-      even[pair] = m[1 + 2 * pair] + m[2 + 2 * pair];
-      odd[pair] = m[1 + 2 * pair] - m[2 + 2 * pair];
+      const V sum = m[1 + 2 * pair] + m[2 + 2 * pair], difference = m[1 + 2 * pair] - m[2 + 2 * pair];
+      const bool negative = Of::kPoint[pair] < 1 && kTaps % 2 == 0;  // of the second of the pair
+      even[pair] = negative ? difference : sum;
+      odd[pair] = negative ? sum : difference;
     }
     const V zero = m[0], infinity = m[kPoints - 1];
 #pragma GCC unroll 8
@@ -141,7 +143,8 @@ struct Axis {
   }
 
  private:
-  // Of a pair of points, in row i. Where the points are fractions, G has the kernel's polynomial backwards.
+  // Of a pair of points, in row i. Where the points are fractions, G has the kernel's polynomial backwards,
+  // which at -2 is the negative of it where the taps are even.
   static constexpr float scale(int pair, int i) {
     const double point = Points<kPoints>::kPoint[pair];
     return static_cast<float>(Points<kPoints>::kPair[pair] * power(point, point < 1 ? i + kTaps - 1 : i));

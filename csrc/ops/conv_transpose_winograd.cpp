@@ -20,7 +20,7 @@ class PackedTransposed {
  public:
   // weight: (phases, cout, cin, z, y, x), 2 along the axes that are transposed and 1 along z where it is
   // missing; phases in the order of ConvCall::transposed, the last axis's fastest.
-  PackedTransposed(const py::array& weight, const Axes& tile, int nthreads) {
+  PackedTransposed(const py::array& weight, const Axes& tile, bool taps, int nthreads) : taps_(taps) {
     require_array<float>(weight, kOp, "weight", 6);
     require((weight.flags() & py::array::c_style) != 0,
             "conv_transpose: weight must be contiguous: pass a copy");
@@ -41,11 +41,13 @@ class PackedTransposed {
                             : tile[0] == tile[1] && (tile[1] == 3 || tile[1] == 5);
     require(made && tile[1] == tile[2], "conv_transpose: there is no winograd kernel of these tiles");
     const int lanes = FASTNETS_CALL(conv_lanes)();
-    bytes_ = packed_winograd_elements(w, tile_, false, lanes) * static_cast<int64_t>(sizeof(float));
+    require(!taps || cout_ % (int64_t{kPanelVectors} * lanes) == 0,
+            "conv_transpose: winograd keeps taps only for whole panels of output channels");
+    bytes_ = packed_winograd_elements(w, tile_, taps, lanes) * static_cast<int64_t>(sizeof(float));
     auto* const packed = static_cast<float*>(weights_.at_least(std::max(bytes_, kAlignment)));
     const py::gil_scoped_release release;
     run_team(nthreads,
-             [&](ThreadContext& context) { pack_winograd(w, tile_, false, lanes, packed, context); });
+             [&](ThreadContext& context) { pack_winograd(w, tile_, taps, lanes, packed, context); });
   }
 
   int64_t bytes() const { return bytes_; }
@@ -81,7 +83,7 @@ class PackedTransposed {
     call.epilogue = epilogue_of(to, scale, shift, residual, activation, alpha, beta, kOp);
     if (border) call.border = border_of(*border);
     call.block = std::max<int64_t>(1, std::min(block, s.out_pixels()));
-    call.transposed = true, call.share = share;
+    call.transposed = true, call.taps = taps_, call.share = share;
     call.stream =
         stream && can_stream(call.y, call.y_stride, cout_, FASTNETS_CALL(conv_lanes)(), call.epilogue);
     if (out.size() == 0 || x.size() == 0) return;
@@ -106,6 +108,7 @@ class PackedTransposed {
   int64_t cout_, cin_;
   Axes kernel_;
   int tile_[3];
+  bool taps_;
   int64_t bytes_ = 0;
   Buffer weights_;
 };
@@ -114,8 +117,8 @@ class PackedTransposed {
 
 void register_conv_transpose_winograd(py::module_& m) {
   py::class_<PackedTransposed>(m, "PackedTransposed")
-      .def(py::init<const py::array&, const Axes&, int>(), py::arg("weight"), py::arg("tile"),
-           py::arg("nthreads"))
+      .def(py::init<const py::array&, const Axes&, bool, int>(), py::arg("weight"), py::arg("tile"),
+           py::arg("taps"), py::arg("nthreads"))
       .def_property_readonly("bytes", &PackedTransposed::bytes)
       .def("run", &PackedTransposed::run, py::arg("x"), py::arg("out"), py::arg("scale"), py::arg("shift"),
            py::arg("border"), py::arg("residual"), py::arg("activation"), py::arg("alpha"), py::arg("beta"),

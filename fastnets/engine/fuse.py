@@ -129,7 +129,7 @@ def _composed(first: Terms, then: Terms, accepts: frozenset[str]) -> Terms | Non
     return replace(
         first,
         scale=_product(first.scale, then.scale),
-        shift=_sum(None if first.shift is None else _product(first.shift, then.scale), then.shift),
+        shift=sum_of(None if first.shift is None else _product(first.shift, then.scale), then.shift),
         activation=then.activation,
     )
 
@@ -140,7 +140,8 @@ def _product(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return (a.double() * b.double().to(a.device)).float()
 
 
-def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+def sum_of(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """Of two vectors, of which None stands for zeros."""
     if a is None or b is None:
         return a if b is None else b
     return (a.double() + b.double().to(a.device)).float()

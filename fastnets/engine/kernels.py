@@ -47,9 +47,9 @@ class Kernel:
         return frozenset()
 
     @property
-    def in_place(self) -> bool:
-        """Whether the output may lie in the memory of the first input."""
-        return False
+    def overwrites(self) -> int | None:
+        """Which input's memory the output may lie in: one of which nothing is read after its place is written."""
+        return None
 
     @property
     def constants(self) -> list[Tensor]:
@@ -95,8 +95,8 @@ class OpKernel(Kernel):
         return frozenset(self.takes)
 
     @property
-    def in_place(self) -> bool:
-        return self.op.name in ("activation", "combine", "norm")
+    def overwrites(self) -> int | None:
+        return 0 if self.op.name in ("activation", "combine", "norm") else None
 
     @property
     def constants(self) -> list[Tensor]:

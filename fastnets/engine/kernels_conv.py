@@ -39,6 +39,10 @@ class Conv(Kernel):
         return frozenset({"scale", "shift", "residual", "activation"})
 
     @property
+    def overwrites(self) -> int | None:
+        return 1 if self.terms.residual else None
+
+    @property
     def is_depthwise(self) -> bool:
         return self.groups > 1 and self.weight.shape[1] == 1 and self.weight.shape[0] == self.groups
 

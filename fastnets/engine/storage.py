@@ -144,22 +144,22 @@ def _copied(graph: Graph, join: Node, index: int, layouts: Layouts) -> Node:
 
 
 def _reuse_in_place(graph: Graph, storage: Storage, place: dict[Node, int], layouts: Layouts) -> None:
-    """A kernel that may write over its first input does so, where nothing reads that input later.
+    """A kernel that may write over one of its inputs does so, where nothing reads that input later.
 
     Nor, in another order, the kernel itself: x + x.transpose(-1, -2).
     """
     for node in graph.nodes:
-        if isinstance(node.kernel, Torch | View | Concat) or node.op == "input" or not node.kernel.in_place:
+        if isinstance(node.kernel, Torch | View | Concat) or node.op == "input" or node.kernel.overwrites is None:
             continue
-        mine, source = storage.buffer_of[node], storage.buffer_of[node.inputs[0]]
-        whole = mine.owner is node and node.inputs[0] is source.owner
+        over = node.inputs[node.kernel.overwrites]
+        mine, source = storage.buffer_of[node], storage.buffer_of[over]
+        whole = mine.owner is node and over is source.owner
         if not whole or mine is source or mine.external or source.external:
             continue
-        first, *others = node.inputs
-        if any(storage.buffer_of.get(other) is source and other is not first for other in others):
+        if any(storage.buffer_of.get(other) is source and other is not over for other in node.inputs):
             continue
-        same = layouts[node].stride() == layouts[first].stride()
-        if source.last == place[node] and same and node.shape == first.shape:
+        same = layouts[node].stride() == layouts[over].stride()
+        if source.last == place[node] and same and node.shape == over.shape:
             source.last = max(source.last, mine.last)
             storage.buffers.remove(mine)
             for value, buffer in storage.buffer_of.items():

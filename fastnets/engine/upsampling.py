@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from fastnets.engine.fuse import sum_of
 from fastnets.engine.graph import Graph, Node, only_user
 from fastnets.engine.kernels import Concat, Terms
 from fastnets.engine.kernels_conv import Conv, Transposed
@@ -153,8 +154,7 @@ def _join(graph: Graph, node: Node, read: _Read) -> None:
     )
     source = read.upsampling.inputs[0]
     if not read.others:
-        both = [part for part in (terms.shift, conv.terms.shift) if part is not None]
-        kernel.terms = replace(conv.terms, shift=sum(both) if both else None)
+        kernel.terms = replace(conv.terms, shift=sum_of(terms.shift, conv.terms.shift))
         node.kernel, node.inputs = kernel, [source]
         return
     up = Node("conv_transpose", {}, node.shape, node.dtype, read.upsampling.layer, kernel=kernel, inputs=[source])

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from fastnets import _C
 from fastnets.errors import InputError
+from fastnets.ops import conv_transpose_winograd as winograd
 from fastnets.ops.arguments import (
     check_out,
     delivered,
@@ -22,8 +23,7 @@ from fastnets.ops.arguments import (
     spatial_axes,
     three,
 )
-from fastnets.ops import conv_transpose_winograd as winograd
-from fastnets.ops.conv_choice import Axes, ConvConfig, streams
+from fastnets.ops.conv_choice import ConvConfig, Packing, streams
 from fastnets.ops.conv_cost import transposed_cost
 from fastnets.ops.epilogue import Activation, activation_of
 from fastnets.ops.gpu import triton_implementation
@@ -37,7 +37,7 @@ _NONE = Activation()
 
 @dataclass(frozen=True)
 class ConvTransposeCall:
-    """The checked arguments; one number a spatial axis. packed: the weight, ready for the kernel; scale: PackedConv's."""
+    """The checked arguments; one number a spatial axis. scale as PackedConv has it; packed: the weight for the kernel."""
 
     x: Tensor
     weight: Tensor
@@ -132,7 +132,7 @@ class PackedConvTranspose:
         parameters: Sequence[float] = (),
         scale: Tensor | None = None,
         border: Tensor | None = None,
-        packs: dict[Axes | None, Any] | None = None,
+        packs: dict[Packing | None, Any] | None = None,
     ) -> None:
         reason = kernel_refusal(weight)
         if reason is not None:
@@ -147,7 +147,7 @@ class PackedConvTranspose:
         self._geometry = stride, padding, output_padding, dilation
         self._activation = activation_of("conv_transpose", activation, parameters)
         self.config: ConvConfig | None = None  # how the last input ran: by Winograd's algorithm, or None: by products
-        self._packs: dict[Axes | None, Any] = {} if packs is None else packs  # by Winograd's tile, or None: for products
+        self._packs: dict[Packing | None, Any] = {} if packs is None else packs  # None: for products
 
     def __call__(self, x: Tensor, *, residual: Tensor | None = None, out: Tensor | None = None) -> Tensor:
         """The result on `x`, of the weight's dtype, written into `out` if given: a tensor or a channel slice of one."""
@@ -163,9 +163,9 @@ class PackedConvTranspose:
         reason = _refusal(call)
         if reason is not None:
             raise InputError(f"conv_transpose: winograd cannot run: {reason}")
-        if config.tile not in self._packs:
-            self._packs[config.tile] = winograd.pack(self._weight, config.tile)
-        return winograd.run(call, self._packs[config.tile], config, self._border)
+        if config.packing not in self._packs:
+            self._packs[config.packing] = winograd.pack(self._weight, config)
+        return winograd.run(call, self._packs[config.packing], config, self._border)
 
     def _choose(self, call: ConvTransposeCall) -> ConvConfig | None:
         """How Winograd's algorithm runs `call`, where it is faster than products or there is a border; else None."""
