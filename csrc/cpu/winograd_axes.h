@@ -38,6 +38,19 @@ template <>
 struct Points<4> {
   static constexpr int kPairs = 1;
   static constexpr double kZero = 2, kInfinity = -2, kPair[] = {1}, kPoint[] = {1};
+  template <class V, class D>
+  static FASTNETS_INLINE V zero(const D& d) {
+    return d[0] - d[2];
+  }
+  template <class V, class D>
+  static FASTNETS_INLINE void pair(int, const D& d, V& plus, V& minus) {
+    const V d1 = d[1], d2 = d[2];
+    plus = d1 + d2, minus = d2 - d1;
+  }
+  template <class V, class D>
+  static FASTNETS_INLINE V infinity(const D& d) {
+    return d[1] - d[3];
+  }
   template <class V>
   static FASTNETS_INLINE void input(V* d) {
     const V sum = d[1] + d[2], difference = d[2] - d[1];
@@ -52,6 +65,25 @@ template <>
 struct Points<6> {
   static constexpr int kPairs = 2;
   static constexpr double kZero = -1.5, kInfinity = -6, kPair[] = {1, -0.25}, kPoint[] = {1, 2};
+  template <class V, class D>
+  static FASTNETS_INLINE V zero(const D& d) {
+    return add_times(add_times(d[4], -5.0F, d[2]), 4.0F, d[0]);
+  }
+  template <class V, class D>
+  static FASTNETS_INLINE void pair(int pair, const D& d, V& plus, V& minus) {
+    const V d1 = d[1], d2 = d[2], d3 = d[3], d4 = d[4];
+    if (pair == 0) {
+      const V even = add_times(d4, -4.0F, d2), odd = add_times(d3, -4.0F, d1);
+      plus = even + odd, minus = even - odd;
+    } else {
+      const V even = d4 - d2, odd = times(2.0F, d3 - d1);
+      plus = even + odd, minus = even - odd;
+    }
+  }
+  template <class V, class D>
+  static FASTNETS_INLINE V infinity(const D& d) {
+    return add_times(add_times(d[5], -5.0F, d[3]), 4.0F, d[1]);
+  }
   template <class V>
   static FASTNETS_INLINE void input(V* d) {
     const V even1 = add_times(d[4], -4.0F, d[2]), odd1 = add_times(d[3], -4.0F, d[1]);

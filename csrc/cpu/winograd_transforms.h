@@ -36,6 +36,43 @@ struct Ahead {
   }
 };
 
+template <class V>
+struct ColumnOf {
+  const V* at;
+  int stride;
+  FASTNETS_INLINE V operator[](int y) const { return at[y * stride]; }
+};
+
+// v[xi * xi_stride] = the transform of a plane along y and x. Two rows at a time, of a pair of points, so
+// that what lies between the axes stays in registers.
+template <int kPy, int kPx, class V>
+FASTNETS_INLINE void transform_plane(const V* plane, float* v, int64_t xi_stride) {
+  const auto store_row = [&](V* line, int row) FASTNETS_INLINE_LAMBDA {
+    Points<kPx>::input(line);
+#pragma GCC unroll 8
+    for (int x = 0; x < kPx; ++x) line[x].store(v + (row * kPx + x) * xi_stride);
+  };
+  const auto column = [&](int x) FASTNETS_INLINE_LAMBDA { return ColumnOf<V>{plane + x, kPx}; };
+  {
+    V first[kPx];
+#pragma GCC unroll 8
+    for (int x = 0; x < kPx; ++x) first[x] = Points<kPy>::template zero<V>(column(x));
+    store_row(first, 0);
+  }
+#pragma GCC unroll 3
+  for (int pair = 0; pair < Points<kPy>::kPairs; ++pair) {
+    V plus[kPx], minus[kPx];
+#pragma GCC unroll 8
+    for (int x = 0; x < kPx; ++x) Points<kPy>::template pair<V>(pair, column(x), plus[x], minus[x]);
+    store_row(plus, 1 + 2 * pair);
+    store_row(minus, 2 + 2 * pair);
+  }
+  V last[kPx];
+#pragma GCC unroll 8
+  for (int x = 0; x < kPx; ++x) last[x] = Points<kPy>::template infinity<V>(column(x));
+  store_row(last, kPy - 1);
+}
+
 // v[xi * xi_stride] = the transformed tile, for `lanes` channels from c on.
 template <int kPz, int kPy, int kPx, class V, class T>
 FASTNETS_INLINE void transform_channels(const TileSource<T>& source, int64_t c, int lanes, float* v,
@@ -52,6 +89,11 @@ FASTNETS_INLINE void transform_channels(const TileSource<T>& source, int64_t c, 
 #pragma GCC unroll 8
       for (int z = 0; z < kPz; ++z) tile[z * kPlane + i] = line[z];
     }
+  }
+  if constexpr (kPz > 1) {
+    for (int z = 0; z < kPz; ++z)
+      transform_plane<kPy, kPx>(tile + z * kPlane, v + z * kPlane * xi_stride, xi_stride);
+    return;
   }
   for (int z = 0; z < kPz; ++z) {
     V* const plane = tile + z * kPlane;
