@@ -56,10 +56,11 @@ struct ConvCall {
   // With transposed: null, or what is added to the results, before the residual, at the first, inner and last
   // positions of each such axis: [z][y][x][cout], 0 at the inner ones.
   const float* border;
-  bool share;     // winograd: threads share transformed tiles and products
-  bool strassen;  // product, of one group: by Strassen's algorithm (cpu/strassen.h)
-  bool stream;    // store past the caches: for outputs that do not fit into them
-  bool fetch;     // winograd: fetch such outputs before they are stored, where they are not to be streamed
+  bool share;          // winograd: threads share transformed tiles and products
+  bool strassen;       // product, of one group: by Strassen's algorithm (cpu/strassen.h)
+  bool stream;         // store past the caches: for outputs that do not fit into them
+  bool stream_maxima;  // the same for the maxima
+  bool fetch;  // winograd: fetch such outputs before they are stored, where they are not to be streamed
 };
 
 // Lanes of a vector at this level, and columns of a factor in a product of `element` (cpu/factor.h).

@@ -213,7 +213,7 @@ void find_target(const Plan<T>& plan, const Own<T>& own, const Tile& tile, int64
   if (call.transposed) find_phase(plan, tile, panel, target);
   target.channel = group * plan.cout + panel.channel;
   target.lanes = panel.lanes;
-  target.stream = call.stream;
+  target.stream = call.stream, target.stream_maxima = call.stream_maxima;
   target.channels = plan.s.cout;
 }
 
@@ -283,7 +283,7 @@ void run_own_blocks(const Plan<T>& plan, const Own<T>& own, ThreadContext& conte
       transform_panel(plan, own, group, panel, own.m, first, count);
     }
   }
-  if (plan.call.stream) stream_fence();
+  if (plan.call.stream || plan.call.stream_maxima) stream_fence();
   finish(context);
 }
 
@@ -314,7 +314,7 @@ void run_shared_blocks(const Plan<T>& plan, const Own<T>& own, ThreadContext& co
       for (int64_t i; next_item(context, plan.panels, i);) {
         transform_panel(plan, own, group, Panel<T>(plan, group, i), own.m + i * panel_floats, first, count);
       }
-      if (plan.call.stream) stream_fence();
+      if (plan.call.stream || plan.call.stream_maxima) stream_fence();
       finish(context);
     }
   }

@@ -143,6 +143,7 @@ struct TileTarget {
   int64_t stride[3];
   T* maxima;  // null, or those of windows of 2 outputs along each axis of more than 1
   int64_t maxima_stride[3];
+  bool stream_maxima;
   const T* residual;  // or null
   int64_t residual_stride[3];
   int64_t from[3], size[3];  // outputs of the tile from .. size are: not all of them at the ends of an axis
@@ -207,7 +208,10 @@ struct TileMaxima {
       V& most = window[y / 2][x];
       const V own = max_or_nan(line[2 * x], line[2 * x + 1]);
       most = first ? own : max_or_nan(most, own);
-      if (last && 2 * x + 1 < t.size[2]) most.store(to + x * t.maxima_stride[2], lanes);
+      if (last && 2 * x + 1 < t.size[2]) {
+        T* const at = to + x * t.maxima_stride[2];
+        t.stream_maxima ? most.stream(at) : most.store(at, lanes);
+      }
     }
   }
 };

@@ -156,6 +156,12 @@ class PackedConv {
     call.stream =
         stream && !over && can_stream(call.y, call.y_stride, run, FASTNETS_CALL(conv_lanes)(), call.epilogue);
     call.fetch = large && !call.stream, call.fetch_residual = large && residual && !over;
+    if (maxima) {
+      const int64_t pixels = most.batch * most.size[0] * most.size[1] * most.size[2];
+      call.stream_maxima =
+          stream && pixels * cout_ * element_bytes(element_) > kStreamedMaxima &&
+          can_stream(call.maxima, call.maxima_stride, run, FASTNETS_CALL(conv_lanes)(), call.epilogue);
+    }
     if (s.out_pixels() * cout_ == 0) return;
     if (s.out_pixels() * cout_ * (cin_ / groups_) * s.taps() < kParallelProducts) nthreads = 1;
     retain(py::cast(this));
@@ -199,6 +205,8 @@ class PackedConv {
   }
 
   static constexpr int64_t kFetchedBytes = 4 << 20;  // what the cores' own caches may still hold
+  // A store of maxima to memory reads the line first: U-Nets took 1.02 of the time, VGG 1.01 (Zen 5).
+  static constexpr int64_t kStreamedMaxima = 1 << 20;
   static constexpr auto kFloat = static_cast<int64_t>(sizeof(float));
 
   static std::vector<float> floats_of(const ConvWeights& w) {
