@@ -229,14 +229,6 @@ FASTNETS_INLINE void for_outputs(const TileTarget<T>& target, Start* start, cons
   }
 }
 
-template <int kWrite, class T>
-FASTNETS_INLINE void fetch_outputs(const TileTarget<T>& target, const T* start, const int64_t* stride) {
-  constexpr int64_t kLine = kAlignment / static_cast<int64_t>(sizeof(T));
-  for_outputs(target, start, stride, [&](const T* pixel) FASTNETS_INLINE_LAMBDA {
-    for (int64_t c = 0; c < target.lanes; c += kLine) __builtin_prefetch(pixel + c, kWrite, 2);
-  });
-}
-
 // The outputs of a panel, of the tiles [first, first + count), from M.
 template <class T>
 void transform_panel(const Plan<T>& plan, const Own<T>& own, int64_t group, const Panel<T>& panel,
@@ -247,15 +239,16 @@ void transform_panel(const Plan<T>& plan, const Own<T>& own, int64_t group, cons
   TileTarget<T> targets[2];
   find_target(plan, own, tile, first, group, panel, targets[0]);
   for (int64_t t = 0; t < count; ++t) {
-    const TileTarget<T>& target = targets[t % 2];
+    TileTarget<T>& target = targets[t % 2];
+    target.next_y = nullptr, target.next_residual = nullptr;
     if (t + 1 < count) {
       TileTarget<T>& next = targets[(t + 1) % 2];
       tile.advance(plan, own);
       find_target(plan, own, tile, first + t + 1, group, panel, next);
       // A store to memory reads the line first, for which the next ones wait: fetched a tile ahead, 21
       // channels of 96x96x96 take 0.9 of the time (Zen 5).
-      if (call.fetch && call.y != nullptr) fetch_outputs<1>(next, next.y, next.stride);
-      if (call.fetch_residual) fetch_outputs<0>(next, next.residual, next.residual_stride);
+      if (call.fetch) target.next_y = next.y;
+      if (call.fetch_residual) target.next_residual = next.residual;
     }
     plan.kind.output(m + t * panel.vectors() * Vec::width, plan.product_stride, target, call.epilogue);
     if (!more) continue;

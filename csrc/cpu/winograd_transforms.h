@@ -146,6 +146,9 @@ struct TileTarget {
   bool stream_maxima;
   const T* residual;  // or null
   int64_t residual_stride[3];
+  // What the next tile of the panel writes, or null, and the residual that it reads: fetched while this one
+  // is computed, line by line, as caches wait for some 24 lines at a time.
+  const T *next_y, *next_residual;
   int64_t from[3], size[3];  // outputs of the tile from .. size are: not all of them at the ends of an axis
   const float* border;       // null, or ConvCall's, where the tile has a first or last position
   int64_t border_stride[3];
@@ -272,6 +275,15 @@ FASTNETS_INLINE void store_line(const V* line, const TileTarget<T>& t, int64_t z
   }
 }
 
+template <int kWrite, int kX, class T>
+FASTNETS_INLINE void fetch_line(const T* start, const int64_t* stride, int64_t z, int64_t y,
+                                int64_t channel) {
+  if (start == nullptr) return;
+  const T* const line = start + z * stride[0] + y * stride[1] + channel;
+#pragma GCC unroll 8
+  for (int x = 0; x < kX; ++x) __builtin_prefetch(line + x * stride[2], kWrite, 2);
+}
+
 // `lanes` channels of a tile: m[xi * xi_stride] and on are their products.
 template <class Z, class Y, class X, class V, class T>
 FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const TileTarget<T>& t,
@@ -311,6 +323,8 @@ FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const
 #pragma GCC unroll 8
       for (int x = 0; x < kPx; ++x) line[x] = plane[y * kPx + x];
       X::output(line);
+      fetch_line<1, kX>(t.next_y, t.stride, z, y, channel);
+      fetch_line<0, kX>(t.next_residual, t.residual_stride, z, y, channel);
       finish_line<kX>(line, t, z, y, channel, lanes, terms, clamp);
       if (t.y != nullptr) store_line<kX>(line, t, z, y, channel, lanes);
       if (t.maxima != nullptr) {
