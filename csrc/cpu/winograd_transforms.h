@@ -278,7 +278,10 @@ FASTNETS_INLINE void store_line(const V* line, const TileTarget<T>& t, int64_t z
 template <int kWrite, int kX, class T>
 FASTNETS_INLINE void fetch_line(const T* start, const int64_t* stride, int64_t z, int64_t y,
                                 int64_t channel) {
-  if (start == nullptr) return;
+  constexpr auto kBytes = static_cast<int64_t>(sizeof(T));
+  constexpr bool kPart =
+      Vec::width * kBytes < kAlignment;  // vectors are less than a line, which one of them fetches
+  if (start == nullptr || (kPart && channel * kBytes % kAlignment != 0)) return;
   const T* const line = start + z * stride[0] + y * stride[1] + channel;
 #pragma GCC unroll 8
   for (int x = 0; x < kX; ++x) __builtin_prefetch(line + x * stride[2], kWrite, 2);
