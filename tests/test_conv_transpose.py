@@ -1,5 +1,7 @@
 """conv_transpose: what the common harness does not cover."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from cases import conv_transpose as cases
@@ -9,7 +11,11 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from fastnets.errors import InputError
-from fastnets.ops.conv_transpose import PackedConvTranspose, conv_transpose
+from fastnets.ops import conv_transpose_winograd as winograd
+from fastnets.ops.conv_choice import ConvConfig
+from fastnets.ops.conv_cost import product_rows
+from fastnets.ops.conv_transpose import ConvTransposeCall, PackedConvTranspose, conv_transpose
+from fastnets.ops.epilogue import activation_of
 
 
 @settings(max_examples=80, deadline=None)
@@ -45,6 +51,48 @@ def test_packed_weights_into_a_slice() -> None:
     assert relative_error(packed(x, residual=residual), (before + residual).relu()) < 1e-6
 
 
+@pytest.mark.parametrize("cout", [21, 64])  # weights as points of the tiles, and as taps
+@pytest.mark.parametrize("axes", [2, 3])
+def test_every_winograd_tile(axes: int, cout: int) -> None:
+    """With terms of channels and of borders, in items of few tiles and of many, streamed, into a slice of NaN."""
+    random = torch.Generator().manual_seed(0)
+    function = functional.conv_transpose2d if axes == 2 else functional.conv_transpose3d
+    for size in ((9, 22, 5)[:axes], (1, 2, 7)[:axes]):
+        x, scale, bias = (torch.randn(n, generator=random) for n in ((2, 19, *size), (cout,), (cout,)))
+        weight = torch.randn(19, cout, *(4,) * axes, generator=random)
+        border = torch.randn(cout, *(3,) * axes, generator=random)
+        border[(..., *(1,) * axes)] = 0
+        residual = torch.randn(2, cout, *(2 * n for n in size), generator=random)
+        over = (slice(None), *(None,) * axes)
+        expected = function(x.double(), weight.double(), stride=2, padding=1) * scale[over] + bias[over] + residual
+        sides = [torch.tensor([0] + [1] * (2 * n - 2) + [2]) for n in size]
+        expected = (expected + border[(slice(None), *torch.meshgrid(*sides, indexing="ij"))]).relu()
+        call = ConvTransposeCall(
+            *(x, weight, bias, residual, (2,) * axes, (1,) * axes, (0,) * axes, (1,) * axes),
+            activation=activation_of("conv_transpose", "relu"),
+            scale=scale,
+        )
+        assert winograd.refusal(call) is None
+        for tile in winograd.TILES[axes]:
+            for block, stream, taps in ((1, False, False), (5, True, cout == 64), (64, False, cout == 64)):
+                config = ConvConfig("winograd", tile, block, stream=stream, taps=taps and product_rows() > 6)
+                out = place(torch.zeros_like(residual), "slices").fill_(float("nan"))
+                winograd.run(replace(call, out=out), winograd.pack(weight, config), config, border)
+                assert relative_error(out, expected) <= 2e-5, config
+                assert int((~out._base.isnan()).sum()) == out.numel()
+
+
+def test_packed_weights_are_chosen_by_size() -> None:
+    weight, packs = torch.randn(64, 64, 4, 4), {}
+    packed = PackedConvTranspose(weight, stride=2, padding=1, packs=packs)
+    for size, algorithm in ((64, "winograd"), (1, None)):
+        x = torch.randn(1, 64, size, size)
+        expected = functional.conv_transpose2d(x.double(), weight.double(), stride=2, padding=1)
+        assert relative_error(packed(x), expected) <= 2e-5
+        assert (packed.config.algorithm if packed.config else None) == algorithm
+    assert len(packs) == 2
+
+
 def test_gradient() -> None:
     x = torch.randn(1, 4, 3, 2, dtype=torch.float64).requires_grad_()
     weight = torch.randn(4, 3, 3, 3, dtype=torch.float64).requires_grad_()
@@ -68,6 +116,9 @@ def test_wrong_arguments_are_named() -> None:
         (lambda: conv_transpose(x, weight, padding=9), "pass a larger x or less padding"),
         (lambda: conv_transpose(x, weight, residual=x), "residual has shape"),
         (lambda: PackedConvTranspose(weight)(x, out=x), "out has shape"),
+        (lambda: PackedConvTranspose(weight, border=torch.zeros(3)), r"border has shape \(3,\): pass Cout and 3 for"),
+        (lambda: PackedConvTranspose(weight, border=torch.zeros(3, 3, 3))(x), "border needs winograd.*kernel is"),
+        (lambda: conv_transpose(x, weight, implementation="winograd"), r"cannot run: kernel is \(2, 2\), stride"),
         (lambda: PackedConvTranspose(weight.double()), "cannot be packed: .*float64"),
         (lambda: conv_transpose(x.double(), weight.double(), implementation="native"), r"cannot run: .*float64"),
     ):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any
 
 from torch import Tensor
@@ -24,7 +23,6 @@ from fastnets.ops.arguments import (
     three,
 )
 from fastnets.ops.conv_choice import ConvConfig, Packing, streams
-from fastnets.ops.conv_cost import transposed_cost
 from fastnets.ops.epilogue import Activation, activation_of
 from fastnets.ops.gpu import triton_implementation
 from fastnets.ops.layout import array5, array_of, channels_last, floats_of, threads
@@ -37,7 +35,7 @@ _NONE = Activation()
 
 @dataclass(frozen=True)
 class ConvTransposeCall:
-    """The checked arguments; one number a spatial axis. scale as PackedConv has it; packed: the weight for the kernel."""
+    """The checked arguments; one number a spatial axis. packed: the weight for the kernel; scale as PackedConv's."""
 
     x: Tensor
     weight: Tensor
@@ -88,8 +86,8 @@ def conv_transpose(
         stride, padding, output_padding, dilation, groups: as torch's conv_transpose; one number, or one an axis.
         residual: added before the activation; the shape of the result.
         activation, parameters: see fastnets.ops.epilogue.
-        implementation: "native" (CPU, float32 or bfloat16), "triton" (GPU) or "torch"; None takes the first that can
-            run.
+        implementation: "native" (CPU, float32 or bfloat16), "winograd" (the same, of kernel 4, stride 2 and padding 1),
+            "triton" (GPU) or "torch"; None takes the first that can run.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.
@@ -174,10 +172,8 @@ class PackedConvTranspose:
             if self._border is not None:
                 raise InputError(f"conv_transpose: border needs winograd, which cannot run: {reason}")
             return None
-        (batch, cin, *size), (_, cout, *kernel) = call.x.shape, call.weight.shape
-        cost, config = winograd.choose(batch, cin, cout, size, call.x.element_size())
-        products = transposed_cost(batch * prod(size), prod(kernel), cin, cout, call.x.element_size())
-        return config if cost < products or self._border is not None else None
+        cost, config = winograd.choose(call)
+        return config if cost < winograd.products_cost(call) or self._border is not None else None
 
 
 def _checked(
@@ -258,12 +254,21 @@ def _run(call: ConvTransposeCall) -> Tensor:
     return out
 
 
+def _run_winograd(call: ConvTransposeCall) -> Tensor:
+    config = winograd.choose(call)[1]
+    return winograd.run(call, winograd.pack(call.weight, config), config, None)
+
+
 def _reference(call: ConvTransposeCall) -> Tensor:
-    bias = None if call.bias is None else call.bias.to(call.x.dtype)
     functions = functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d
+    bias = None if call.bias is None else call.bias.to(call.x.dtype)
     y = functions[call.x.dim() - 3](
-        call.x, call.weight, bias, call.stride, call.padding, call.output_padding, call.groups, call.dilation
+        *(call.x, call.weight, bias if call.scale is None else None, call.stride, call.padding, call.output_padding),
+        *(call.groups, call.dilation),
     )
+    if call.scale is not None:
+        over_pixels = (slice(None), *(None,) * (y.dim() - 2))
+        y = y * call.scale[over_pixels] + (0 if bias is None else bias[over_pixels])
     return call.activation(y if call.residual is None else y + call.residual)
 
 
@@ -272,6 +277,7 @@ OP = Op(
     _reference,
     (
         Implementation("native", _refusal, _run),
+        Implementation("winograd", lambda call: _refusal(call) or winograd.refusal(call), _run_winograd),
         triton_implementation("conv_transpose"),
         Implementation("torch", lambda call: None, lambda call: delivered(_reference(call), call.out)),
     ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,13 +20,13 @@ from fastnets.machine import cache_bytes
 from fastnets.ops.arguments import result_like
 from fastnets.ops.conv_arguments import three
 from fastnets.ops.conv_choice import Axes, ConvConfig, ConvShape, rows_of_item, winograd_config
-from fastnets.ops.conv_cost import points_of, product_rows, tile_count, vectors, winograd_cost
+from fastnets.ops.conv_cost import points_of, product_rows, tile_count, transposed_cost, vectors, winograd_cost
 from fastnets.ops.layout import array5, channels_last, floats_of, threads
 
 if TYPE_CHECKING:
     from fastnets.ops.conv_transpose import ConvTransposeCall
 
-_TILES: dict[int, tuple[Axes, ...]] = {2: ((1, 3, 3), (1, 5, 5), (1, 7, 7)), 3: ((3, 3, 3), (5, 5, 5))}
+TILES: dict[int, tuple[Axes, ...]] = {2: ((1, 3, 3), (1, 5, 5), (1, 7, 7)), 3: ((3, 3, 3), (5, 5, 5))}
 """Inputs that a tile's results lie around, along z, y and x, by the number of axes."""
 
 _MOST_BYTES = 4 * cache_bytes(3)
@@ -35,7 +36,7 @@ _MOST_BYTES = 4 * cache_bytes(3)
 def refusal(call: ConvTransposeCall) -> str | None:
     """Why Winograd's algorithm cannot run `call`, or None."""
     axes = call.x.dim() - 2
-    if axes not in _TILES:
+    if axes not in TILES:
         return f"there are {axes} spatial axes; it needs 2 or 3"
     kernel = tuple(call.weight.shape[2:])
     plain = not any(call.output_padding) and set(call.dilation) == {1} and call.groups == 1
@@ -47,8 +48,14 @@ def refusal(call: ConvTransposeCall) -> str | None:
     return None
 
 
-def choose(batch: int, cin: int, cout: int, size: Sequence[int], itemsize: int) -> tuple[float, ConvConfig]:
-    """The configuration of least cost (conv_cost.py) for inputs of `size`, and its cost."""
+def choose(call: ConvTransposeCall) -> tuple[float, ConvConfig]:
+    """The configuration of least cost (conv_cost.py), and its cost."""
+    (batch, cin, *size), cout = call.x.shape, call.weight.shape[1]
+    return choose_for(batch, cin, cout, size, call.x.element_size())
+
+
+def choose_for(batch: int, cin: int, cout: int, size: Sequence[int], itemsize: int) -> tuple[float, ConvConfig]:
+    """The same for inputs of `size`, of elements of `itemsize` bytes."""
     axes = len(size)
     shape = ConvShape(
         batch=batch,
@@ -63,7 +70,7 @@ def choose(batch: int, cin: int, cout: int, size: Sequence[int], itemsize: int) 
     )
     # Taps in memory: layers took 0.92 to 1.02 of the time, with a third or a quarter of the memory (Zen 5).
     taps = cout % (2 * _C.conv_lanes()) == 0 and product_rows() > 6  # as in conv_choice.py
-    costs = [(winograd_cost(shape, tile, taps=taps), tile) for tile in _TILES[axes]]
+    costs = [(winograd_cost(shape, tile, taps=taps), tile) for tile in TILES[axes]]
     few = [pair for pair in costs if _weight_bytes(shape, pair[1], taps) <= _MOST_BYTES]
     cost, tile = min(few or costs[:1])
     config = winograd_config(shape, tile, threads())
@@ -72,6 +79,12 @@ def choose(batch: int, cin: int, cout: int, size: Sequence[int], itemsize: int) 
         block = tiles if tiles <= most else rows_of_item(tiles, most, threads())
         config = replace(config, share=False, block=block)
     return cost, replace(config, taps=taps)
+
+
+def products_cost(call: ConvTransposeCall) -> float:
+    """What `call` costs by products."""
+    (batch, cin, *size), (_, cout, *kernel) = call.x.shape, call.weight.shape
+    return transposed_cost(batch * prod(size), prod(kernel), cin, cout, call.x.element_size())
 
 
 def _weight_bytes(shape: ConvShape, tile: Axes, taps: bool) -> int:
