@@ -23,14 +23,20 @@ class Decoder(nn.Module):
     """A level of a U-Net's decoder; `joins` puts the results of the transposed convolution among the encoder's."""
 
     def __init__(
-        self, axes: int, joins: Callable[[Tensor, Tensor], list[Tensor]], *, others: int = 24, bias: bool = True
+        self,
+        axes: int,
+        joins: Callable[[Tensor, Tensor], list[Tensor]],
+        *,
+        others: int = 24,
+        cout: int = 48,
+        bias: bool = True,
     ) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.joins = joins
         self.up = TRANSPOSED[axes](64, 32, 2, 2, bias=bias)
-        self.conv = CONV[axes](32 + others, 48, 3, padding=1, bias=bias)
-        self.norm = NORM[axes](48)
+        self.conv = CONV[axes](32 + others, cout, 3, padding=1, bias=bias)
+        self.norm = NORM[axes](cout)
         for values in (self.norm.weight, self.norm.running_var):
             nn.init.uniform_(values, 0.5, 2)
         nn.init.normal_(self.norm.bias)
@@ -111,7 +117,7 @@ def _kernels(optimized: Optimized, *values: Tensor) -> list[Transposed]:
 
 @torch.no_grad()
 def test_it_is_done_where_it_costs_less() -> None:
-    model = Decoder(2, JOINS["after"]).eval()
+    model = Decoder(2, JOINS["after"], cout=32).eval()
     for size, kernel in ((96, 4), (2, 2)):
         values = torch.randn(1, 64, size, size), torch.randn(1, 24, 2 * size, 2 * size)
         optimized = optimize(model, values)
