@@ -25,7 +25,6 @@ _NEW_SUMS = {14: 0.3, 6: 1.0}  # what the sums of weights add to its first produ
 _FETCH = {14: 12.0, 6: 7.0}  # a vector of weights, by rows: in a network they come from memory
 _JOIN = 3.0  # the sums of an output over the lanes, and its store
 _TILE = 1000.0  # of a Winograd tile: finding its pixels (64 channels, dilated: 1.03 to 1.08 with half as many tiles)
-_TAPS = {3: 1.1, 2: 1.0}  # products by weights that are transformed meanwhile, by the kernel
 _SETTLING = 3  # what starting and storing a product of Winograd's costs, in inputs
 _FEW_ROWS = 8  # a product of fewer rows costs as much: it waits for the weights
 
@@ -102,13 +101,14 @@ def points_of(shape: ConvShape, tile: Axes) -> int:
     return math.prod(7 if stride == 2 else outputs + taps - 1 for outputs, taps, stride in axes)
 
 
-def winograd_cost(shape: ConvShape, tile: Axes, *, taps: bool) -> float:
+def winograd_cost(shape: ConvShape, tile: Axes, *, taps: float | None = None) -> float:
+    """taps: how much longer products take by weights that are kept as taps, where they are."""
     points, tiles = points_of(shape, tile), tile_count(shape, tile)
     inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
     multiply = max(tiles, _FEW_ROWS) * (inputs + _SETTLING) * vectors(outputs) / _WINOGRAD_SHARE
     transform = tiles * (vectors(inputs) * _INPUT + vectors(outputs) * _OUTPUT)
     fetch = inputs * vectors(outputs) * _FETCH[product_rows()]
-    if taps:  # of a line in memory, for all of its points
+    if taps is not None:  # of a line in memory, for all of its points
         kernel = max(shape.kernel)
-        multiply, fetch = multiply * _TAPS[kernel], fetch * kernel / max(outputs + kernel - 1 for outputs in tile)
+        multiply, fetch = multiply * taps, fetch * kernel / max(outputs + kernel - 1 for outputs in tile)
     return shape.groups * (points * (multiply + transform + fetch) + tiles * _TILE)

@@ -70,7 +70,7 @@ def choose_for(batch: int, cin: int, cout: int, size: Sequence[int], itemsize: i
     )
     # Taps in memory: layers took 0.92 to 1.02 of the time, with a third or a quarter of the memory (Zen 5).
     taps = cout % (2 * _C.conv_lanes()) == 0 and product_rows() > 6  # as in conv_choice.py
-    costs = [(winograd_cost(shape, tile, taps=taps), tile) for tile in TILES[axes]]
+    costs = [(winograd_cost(shape, tile, taps=1.0 if taps else None), tile) for tile in TILES[axes]]
     few = [pair for pair in costs if _weight_bytes(shape, pair[1], taps) <= _MOST_BYTES]
     cost, tile = min(few or costs[:1])
     config = winograd_config(shape, tile, threads())
