@@ -229,9 +229,11 @@ def winograd_config(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
     # A line that another core has read takes 1.4 ns to write again where they share an L3, 8 ns where they do not.
     # So where L2 holds most of all tiles, each thread has its own: some of them, if those fill a product (128 channels
     # at 28 x 28: as fast as shared ones with one L3, 0.63 of their time with two), or all of them and a part of the
-    # output channels (256 at 14 x 14: as fast, and 0.85). Together: ResNet-50 0.99, and 0.97 with two.
+    # output channels (256 at 14 x 14: as fast, and 0.85). Together: ResNet-50 0.99, and 0.97 with two. Tiles of two
+    # products are all for each thread, too, whether L2 holds them or not (512 at 28 x 28: 0.95).
     local = 2 * tiles * tile_bytes <= 3 * cache_bytes(2)
-    if local and tiles < _ENOUGH_ROWS * nthreads and vectors(outputs) >= 4 * nthreads:
+    few = tiles < _ENOUGH_ROWS * nthreads if local else tiles <= most
+    if few and vectors(outputs) >= 4 * nthreads:
         return ConvConfig("winograd", tile, max(1, tiles), stream=stream)
     # Threads that share tiles read the weights once for all, but each other's tiles and products from L3. It pays where
     # weights are most of what is read, if they are so read less often (1024 channels at 64 x 64: 0.8 of the time; as

@@ -19,8 +19,8 @@ from fastnets import _C
 from fastnets.machine import cache_bytes
 from fastnets.ops.arguments import result_like
 from fastnets.ops.conv_arguments import three
-from fastnets.ops.conv_choice import Axes, ConvConfig, ConvShape, rows_of_item, winograd_config
-from fastnets.ops.conv_cost import points_of, product_rows, tile_count, transposed_cost, vectors, winograd_cost
+from fastnets.ops.conv_choice import Axes, ConvConfig, ConvShape, winograd_config
+from fastnets.ops.conv_cost import points_of, product_rows, transposed_cost, vectors, winograd_cost
 from fastnets.ops.layout import array5, channels_last, floats_of, threads
 
 if TYPE_CHECKING:
@@ -73,12 +73,7 @@ def choose_for(batch: int, cin: int, cout: int, size: Sequence[int], itemsize: i
     costs = [(winograd_cost(shape, tile, taps=1.0 if taps else None), tile) for tile in TILES[axes]]
     few = [pair for pair in costs if _weight_bytes(shape, pair[1], taps) <= _MOST_BYTES]
     cost, tile = min(few or costs[:1])
-    config = winograd_config(shape, tile, threads())
-    if config.share:  # of 4 or 8 phases of output channels, each thread has some: as fast, and 0.92 for 25 tiles
-        tiles, most = tile_count(shape, tile), 2 * product_rows()
-        block = tiles if tiles <= most else rows_of_item(tiles, most, threads())
-        config = replace(config, share=False, block=block)
-    return cost, replace(config, taps=taps)
+    return cost, replace(winograd_config(shape, tile, threads()), taps=taps)
 
 
 def products_cost(call: ConvTransposeCall) -> float:
