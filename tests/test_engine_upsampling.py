@@ -115,6 +115,29 @@ def _kernels(optimized: Optimized, *values: Tensor) -> list[Transposed]:
     return [kernel for kernel in kernels if isinstance(kernel, Transposed)]
 
 
+class Nearest(Decoder):
+    """Each pixel is repeated, instead."""
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        up = nn.functional.interpolate(x[:, :32] * 1, scale_factor=2, mode=self.mode)
+        joined = self.joins(up, skip)
+        return self.norm(self.conv(torch.cat(joined, 1) if len(joined) > 1 else joined[0])).relu()
+
+
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
+@pytest.mark.parametrize("join", JOINS)
+@pytest.mark.parametrize("axes", [2, 3])
+@torch.no_grad()
+@pytest.mark.usefixtures("always")
+def test_repeated_pixels(axes: int, join: str, mode: str) -> None:
+    model = Nearest(axes, JOINS[join], others=0 if join == "alone" else 24).eval()
+    model.mode, values = mode, inputs(axes)
+    expected = copy.deepcopy(model).double()(*(value.double() for value in values))
+    optimized = optimize(model, values)
+    assert upsampling(optimized, *values) == ([(4,) * axes] if mode == "nearest" else [])
+    assert relative_error(optimized(*values), expected) <= 1e-5
+
+
 @torch.no_grad()
 def test_it_is_done_where_it_costs_less() -> None:
     model = Decoder(2, JOINS["after"], cout=32).eval()
