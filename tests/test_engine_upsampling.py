@@ -72,6 +72,7 @@ JOINS = {
     "before": lambda up, skip: [up, skip],
     "between": lambda up, skip: [skip[:, :5].relu(), up, skip[:, 5:].sigmoid()],
     "alone": lambda up, skip: [up],
+    "beside nothing": lambda up, skip: [skip[:, :0], up],
 }
 
 
@@ -83,7 +84,7 @@ JOINS = {
 @pytest.mark.usefixtures("always")
 def test_one_kernel(axes: int, join: str, bias: bool, dtype: str) -> None:
     """Also where the bias of the transposed convolution does not reach: in the padding of the other."""
-    model = Decoder(axes, JOINS[join], others=0 if join == "alone" else 24, bias=bias).eval()
+    model = Decoder(axes, JOINS[join], others=24 if join in ("after", "before", "between") else 0, bias=bias).eval()
     values = inputs(axes)
     expected = copy.deepcopy(model).double()(*(value.double() for value in values))
     for threads in (1, 2):
@@ -130,7 +131,7 @@ class Nearest(Decoder):
 @torch.no_grad()
 @pytest.mark.usefixtures("always")
 def test_repeated_pixels(axes: int, join: str, mode: str) -> None:
-    model = Nearest(axes, JOINS[join], others=0 if join == "alone" else 24).eval()
+    model = Nearest(axes, JOINS[join], others=24 if join in ("after", "before", "between") else 0).eval()
     model.mode, values = mode, inputs(axes)
     expected = copy.deepcopy(model).double()(*(value.double() for value in values))
     optimized = optimize(model, values)

@@ -66,7 +66,8 @@ def _read_by(graph: Graph, node: Node) -> _Read | None:
     start = 0
     for index, part in enumerate(source.inputs):
         if _doubles(part) and only_user(users, graph, part) is source and source.inputs.count(part) == 1:
-            return _Read(part, start, source.inputs[:index] + source.inputs[index + 1 :])
+            others = source.inputs[:index] + source.inputs[index + 1 :]
+            return _Read(part, start, [other for other in others if other.shape[1] > 0])
         start += part.shape[1]
     return None
 
