@@ -167,18 +167,24 @@ def ready(workers: dict[str, Worker], number: int, seconds: float) -> tuple[list
 
 def measure(
     workers: dict[str, Worker], names: list[str], repeats: int, seconds: float, clock: str
-) -> dict[str, list[tuple[float, float]]]:
-    """The times of each library, taken in turns, at least 3 of them and then until `seconds` are over."""
+) -> tuple[dict[str, list[tuple[float, float]]], float]:
+    """The times of each library, taken in turns, at least 3 of them and then until `seconds` are over.
+
+    And the median of the nanoseconds in which a cache line goes from one core to another and back: where cores of a
+    virtual machine share no L3, what threads share takes much longer.
+    """
     taken: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    trips: list[float] = []
     start = time.perf_counter()
     for turn in range(repeats):
         if turn >= 3 and time.perf_counter() - start > seconds:
             break
+        trips.append(_C.round_trip() * 1e9)
         for name in names:
             time.sleep(TURN_S)
             workers[name].ask({"clock": clock})
             taken[name].append(tuple(workers[name].answer(600)))
-    return taken
+    return taken, statistics.median(trips)
 
 
 def rows(network: Network, taken: dict[str, list[tuple[float, float]]], missing: str) -> list[dict[str, Any]]:
@@ -236,8 +242,9 @@ def main() -> None:
                 print(f"{network.name}: left out: {network.package} is not installed", flush=True)
                 continue
             have, missing = ready(workers, number, options.prepare)
-            taken = measure(workers, have, options.repeats, options.row, options.clock)
+            taken, trip = measure(workers, have, options.repeats, options.row, options.clock)
             for line in rows(network, taken, missing):
+                line["round_trip_ns"] = round(trip)
                 print(*(f"{key}={value}" for key, value in line.items()), flush=True)
                 lines.append(about | line)
             update(target, lines, "network", "rhythm")

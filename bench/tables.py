@@ -57,8 +57,9 @@ def networks(rows: list[Row]) -> None:
     for network in dict.fromkeys(row["network"] for row in rows):
         steady, idle = (row for row in rows if row["network"] == network)
         first = [network, f"{float(steady['ours_ms']):.1f}", *ratios(steady, peers)]
-        lines.append([*first, f"{float(idle['ours_ms']):.1f}", *ratios(idle, peers)])
-    print_table(["network", "ms", *names, "after 20 ms: ms", *names], lines)
+        second = [f"{float(idle['ours_ms']):.1f}", *ratios(idle, peers)]
+        lines.append([*first, *second, steady.get("round_trip_ns") or "–"])
+    print_table(["network", "ms", *names, "after 20 ms: ms", *names, "line to a core and back, ns"], lines)
 
 
 def layers(rows: list[Row]) -> None:

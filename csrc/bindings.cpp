@@ -21,6 +21,7 @@ void register_pool(pybind11::module_& m);
 void register_relayout(pybind11::module_& m);
 void register_resize(pybind11::module_& m);
 void register_roi_align(pybind11::module_& m);
+void register_round_trip(pybind11::module_& m);
 void register_separable(pybind11::module_& m);
 void register_upfirdn2d(pybind11::module_& m);
 void register_window_accumulate(pybind11::module_& m);
@@ -51,6 +52,7 @@ PYBIND11_MODULE(_C, m) {
   fastnets::register_relayout(m);
   fastnets::register_resize(m);
   fastnets::register_roi_align(m);
+  fastnets::register_round_trip(m);
   fastnets::register_separable(m);
   fastnets::register_upfirdn2d(m);
   fastnets::register_window_accumulate(m);

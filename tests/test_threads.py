@@ -55,3 +55,7 @@ def test_in_calls(rows: int, threads: int) -> None:
 def test_more_items_than_are_counted_are_refused() -> None:
     with pytest.raises(ValueError, match="x has 16777216 rows of pixels: pass at most 16777215 at a time"):
         activation(torch.empty(1 << 24, 1, 1), "relu", implementation="native")
+
+
+def test_a_line_goes_to_another_core_and_back() -> None:
+    assert 1e-9 < _C.round_trip() < 1e-2
