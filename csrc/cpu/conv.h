@@ -44,10 +44,9 @@ struct ConvCall {
   int64_t maxima_stride[4];
   const void* weights;  // packed for the kernel that is called, by the same ISA level
   Epilogue epilogue;
-  int64_t block;        // output pixels (product, planar, narrow, grouped) or tiles (winograd) of an item
-  int tile[3];          // winograd: outputs of a tile along z, y, x; 3 along axes of stride 2
-  bool taps;            // winograd: weights are packed as taps along x (common/conv_pack.h)
-  bool fetch_residual;  // winograd: fetch the residual before it is added, where memory has it
+  int64_t block;  // output pixels (product, planar, narrow, grouped) or tiles (winograd) of an item
+  int tile[3];    // winograd: outputs of a tile along z, y, x; 3 along axes of stride 2
+  bool taps;      // winograd: weights are packed as taps along x (common/conv_pack.h)
   // winograd, of kernel 2 and padding 1: a transposed convolution of kernel 4, stride 2 and padding 1.
   // Between position i - 1 and i of the input lie the outputs 2i - 1 and 2i along each axis, which are
   // phases: each has weights of its own, packed as a group, for the same inputs. shape.out counts the
@@ -61,6 +60,7 @@ struct ConvCall {
   bool stream;         // store past the caches: for outputs that do not fit into them
   bool stream_maxima;  // the same for the maxima
   bool fetch;  // winograd: fetch such outputs before they are stored, where they are not to be streamed
+  bool fetch_residual;  // winograd: fetch the residual before it is added, where memory has it
 };
 
 // Lanes of a vector at this level, and columns of a factor in a product of `element` (cpu/factor.h).

@@ -1,4 +1,5 @@
-// Winograd convolution of stride 1, in 1, 2 or 3 axes, with any dilation; and of stride 2 in 2.
+// Winograd convolution of stride 1, in 1, 2 or 3 axes, with any dilation; of stride 2 in 2; and transposed,
+// of kernel 4 and stride 2, in 2 or 3: phases of outputs, each a convolution of kernel 2 of the same inputs.
 //
 // An item is a block of tiles: their transforms V, and for each panel of output channels the products M and
 // the output transform, in memory of the thread. Tiles are read through a table of pixel pointers in which
@@ -45,7 +46,7 @@ void fill_v(const Plan<T>& plan, const Own<T>& own, int64_t group, int64_t first
 // A panel of output channels of a group.
 template <class T>
 struct Panel {
-  int64_t phase, channel, lanes;  // the first channel of the group that it has, and how many
+  int64_t phase, channel, lanes;  // the first channel that it has of the phase of the group, and how many
   const float* weights;           // of the first part of M
   int64_t weights_stride;         // from a part to the next
 
@@ -82,10 +83,10 @@ FASTNETS_INLINE void multiply_point(const Plan<T>& plan, const Own<T>& own, cons
   });
 }
 
-// M of a line of points along x, from weights that are taps along it: half of F(4)'s, and 3/8 of F(6)'s.
-// Where weights come from memory for few tiles, this is what counts: 512 and 256 channels of 14x14 took 0.78
-// of the time, 512 of 7x7 0.56, and 49 tiles or more 1.0 to 1.1 (Zen 5). A block of channels' taps stays in
-// L1 for all of its points.
+// M of a line of points along x, from weights that are taps along it: of three, half of F(4)'s, and 3/8 of
+// F(6)'s; of two, a third of F(5)'s and a quarter of F(7)'s. Where weights come from memory for few tiles,
+// this is what counts: 512 and 256 channels of 14x14 took 0.78 of the time, 512 of 7x7 0.56 (Zen 5). A block
+// of channels' taps stays in L1 for all of its points.
 template <int kTaps, class T>
 __attribute__((noinline)) void multiply_line(const Plan<T>& plan, const Own<T>& own, const Panel<T>& panel,
                                              float* m, int64_t line, int64_t count, const float* next) {
@@ -96,8 +97,7 @@ __attribute__((noinline)) void multiply_line(const Plan<T>& plan, const Own<T>& 
   const float* weights = panel.at(line);
   for (int64_t k = 0; k < plan.cin; k += kTapsDepth) {
     const int64_t depth = least(kTapsDepth, plan.cin - k), size = depth * kLanes;
-    const float* const tap = weights;
-    const float* const last = weights + (kTaps - 1) * size;
+    const float *const tap = weights, *const last = weights + (kTaps - 1) * size;
     weights += kTaps * size;
     const float* const then = k + depth < plan.cin ? weights : next;
     for (int x = 0; x < points; ++x) {
@@ -115,13 +115,12 @@ __attribute__((noinline)) void multiply_line(const Plan<T>& plan, const Own<T>& 
         const PanelAhead ahead(then, kTaps * size * static_cast<int64_t>(sizeof(float)), x * cut.parts + part,
                                points * cut.parts, kTaps);
         // The points of common/conv_pack.cpp: at 1/2 and -1/2, the taps backwards at 2 and -2.
-        const float* const begin_at = x >= 5 ? last : tap;
-        const float* const end_at = x >= 5 ? tap : last;
+        const float *const lowest = x >= 5 ? last : tap, *const highest = x >= 5 ? tap : last;
         const auto at_point = [&](auto point) FASTNETS_INLINE_LAMBDA {
           if constexpr (kTaps == 2) {
-            multiply(PanelPair<decltype(point)::value>{begin_at, end_at, ahead});
+            multiply(PanelPair<decltype(point)::value>{lowest, highest, ahead});
           } else {
-            multiply(PanelTaps<decltype(point)::value>{begin_at, tap + size, end_at, ahead});
+            multiply(PanelTaps<decltype(point)::value>{lowest, tap + size, highest, ahead});
           }
         };
         if (x == 0 || x == points - 1) {

@@ -34,6 +34,18 @@ struct Points<1> {
   static FASTNETS_INLINE void input(V*) {}
 };
 
+// In place, where each point can be computed by itself: B^T of 0, of pairs and of infinity, which Of has.
+template <class Of, int kCount, class V>
+FASTNETS_INLINE void transform_line(V* d) {
+  const V first = Of::template zero<V>(d), last = Of::template infinity<V>(d);
+  V plus[Of::kPairs], minus[Of::kPairs];
+#pragma GCC unroll 3
+  for (int pair = 0; pair < Of::kPairs; ++pair) Of::template pair<V>(pair, d, plus[pair], minus[pair]);
+  d[0] = first, d[kCount - 1] = last;
+#pragma GCC unroll 3
+  for (int pair = 0; pair < Of::kPairs; ++pair) d[1 + 2 * pair] = plus[pair], d[2 + 2 * pair] = minus[pair];
+}
+
 template <>
 struct Points<4> {
   static constexpr int kPairs = 1;
@@ -53,11 +65,7 @@ struct Points<4> {
   }
   template <class V>
   static FASTNETS_INLINE void input(V* d) {
-    const V sum = d[1] + d[2], difference = d[2] - d[1];
-    d[0] = d[0] - d[2];
-    d[3] = d[1] - d[3];
-    d[1] = sum;
-    d[2] = difference;
+    transform_line<Points, 4>(d);
   }
 };
 
@@ -72,13 +80,9 @@ struct Points<6> {
   template <class V, class D>
   static FASTNETS_INLINE void pair(int pair, const D& d, V& plus, V& minus) {
     const V d1 = d[1], d2 = d[2], d3 = d[3], d4 = d[4];
-    if (pair == 0) {
-      const V even = add_times(d4, -4.0F, d2), odd = add_times(d3, -4.0F, d1);
-      plus = even + odd, minus = even - odd;
-    } else {
-      const V even = d4 - d2, odd = times(2.0F, d3 - d1);
-      plus = even + odd, minus = even - odd;
-    }
+    const V even = pair == 0 ? add_times(d4, -4.0F, d2) : d4 - d2;
+    const V odd = pair == 0 ? add_times(d3, -4.0F, d1) : times(2.0F, d3 - d1);
+    plus = even + odd, minus = even - odd;
   }
   template <class V, class D>
   static FASTNETS_INLINE V infinity(const D& d) {
@@ -86,14 +90,7 @@ struct Points<6> {
   }
   template <class V>
   static FASTNETS_INLINE void input(V* d) {
-    const V even1 = add_times(d[4], -4.0F, d[2]), odd1 = add_times(d[3], -4.0F, d[1]);
-    const V even2 = d[4] - d[2], odd2 = times(2.0F, d[3] - d[1]);
-    d[0] = add_times(add_times(d[4], -5.0F, d[2]), 4.0F, d[0]);
-    d[5] = add_times(add_times(d[5], -5.0F, d[3]), 4.0F, d[1]);
-    d[1] = even1 + odd1;
-    d[2] = even1 - odd1;
-    d[3] = even2 + odd2;
-    d[4] = even2 - odd2;
+    transform_line<Points, 6>(d);
   }
 };
 

@@ -178,7 +178,7 @@ _MOST_SHARED = 64  # tiles of a block
 _ENOUGH_ROWS = 12  # of a product, not to wait for the weights
 
 
-def rows_of_item(count: int, most: int, nthreads: int) -> int:
+def _block(count: int, most: int, nthreads: int) -> int:
     """How many of `count` rows an item takes: at most `most`, and equal parts for all threads where items are few."""
     items = max(1, -(-count // most))
     if items < 8 * nthreads:
@@ -195,7 +195,7 @@ def _product(shape: ConvShape, nthreads: int) -> ConvConfig:
     in_place = math.prod(shape.kernel) == 1
     most = max(rows, min((8 if in_place else 4) * rows, fitting // rows * rows))
     threads = nthreads if in_place and shape.pixels > most else 1
-    return ConvConfig("product", block=rows_of_item(shape.pixels, most, threads), stream=_streams(shape, nthreads))
+    return ConvConfig("product", block=_block(shape.pixels, most, threads), stream=_streams(shape, nthreads))
 
 
 def _strassen(shape: ConvShape, nthreads: int) -> ConvConfig:
@@ -243,7 +243,7 @@ def winograd_config(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
     pays = 7 * tiles * both < 3 * weights and (shared < own or tiles < 4 * rows)
     if not local and pays and vectors(outputs) >= 4 * nthreads:
         return ConvConfig("winograd", tile, max(1, -(-tiles // shared)), True, stream)
-    return ConvConfig("winograd", tile, rows_of_item(tiles, most, nthreads), stream=stream)
+    return ConvConfig("winograd", tile, _block(tiles, most, nthreads), stream=stream)
 
 
 def _taps_slow_down(shape: ConvShape, tile: Axes, config: ConvConfig) -> float:
