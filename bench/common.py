@@ -37,10 +37,12 @@ def result_file(name: str) -> Path:
 
 
 def commit() -> str:
-    """The short commit hash, with + where the tree differs from it; "none" outside a repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "none"
+    """The short commit hash, with + where the tree differs from it but for results; "none" outside a repository."""
+    git = ["git", "-C", str(Path(__file__).parents[1])]
+    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    changes = [*git, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!bench/results"]
+    changed = subprocess.run(changes, capture_output=True, text=True, check=False).stdout.strip()
+    return head.stdout.strip() + "+" * bool(changed) or "none"
 
 
 def recorded(chain: Callable[[], Tensor], tensors: Sequence[Tensor], threads: int) -> Callable[[], Tensor]:
