@@ -4,8 +4,8 @@
 // and with 2 of them 14 of 16 would be idle. Sums of Vec::width pixels are joined over their lanes at once.
 // Everything is computed in floats.
 //
-// Made by the Winograd convolution before it, of results that stay in L2, networks took as long: 3D U-Net 0.97
-// to 1.0, U-Net and MeshNet 1.0 of the time (Zen 5).
+// Made by the Winograd convolution before it, of results that stay in L2, networks took as long: 3D U-Net
+// 0.97 to 1.0, U-Net and MeshNet 1.0 of the time (Zen 5).
 #include "cpu/conv.h"
 #include "cpu/lane_sums.h"
 #include "cpu/pixel_rows.h"
