@@ -20,7 +20,6 @@ from fastnets.ops.conv import OP, ConvConfig, PackedConv, conv
 from fastnets.ops.conv_arguments import window_of
 from fastnets.ops.conv_choice import ConvShape, choose
 from fastnets.ops.conv_cost import product_rows
-from fastnets.ops.layout import channels_last
 
 GRADIENT_CASES = [
     Case(2, 5, 6, (7, 8), (3, 3), padding=1, activation="silu", residual=True),
@@ -132,45 +131,6 @@ def test_scale_is_applied_before_the_bias() -> None:
     for config in (ConvConfig("product", block=28), ConvConfig("winograd", (1, 4, 4), 14)):
         packed = PackedConv(weight, bias, padding=1, scale=scale, activation="gelu", config=config)
         assert relative_error(packed(x, residual=residual), functional.gelu(y + residual)) <= 1e-5
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("activation", ["relu", "silu"])  # in registers, and after the store
-@pytest.mark.parametrize(
-    ("algorithm", "cin", "cout", "kernel", "groups"),
-    [
-        ("product", 20, 70, 3, 1),
-        ("product", 48, 70, 1, 1),
-        ("strassen", 64, 128, 1, 1),
-        ("winograd", 20, 70, 3, 1),
-        ("planar", 3, 70, 5, 1),
-        ("narrow", 50, 5, 1, 1),
-        ("grouped", 32, 32, 3, 8),
-        ("depthwise", 37, 37, 3, 37),
-    ],
-)
-def test_the_output_may_lie_over_the_residual(
-    algorithm: str, cin: int, cout: int, kernel: int, groups: int, activation: str, dtype: torch.dtype
-) -> None:
-    """Each element is read before it is written, and by the thread that writes it."""
-    if algorithm == "strassen" and dtype != torch.float32:
-        pytest.skip("only of float32")
-    random = torch.Generator().manual_seed(0)
-    x = torch.randn(2, cin, 23, 29, generator=random).to(dtype)
-    weight = torch.randn(cout, cin // groups, kernel, kernel, generator=random).to(dtype)
-    tile, block = ((1, 6, 6), 5) if algorithm == "winograd" else ((1, 1, 1), 60)
-    packed = PackedConv(
-        *(weight, torch.randn(cout, generator=random)),
-        padding=kernel // 2,
-        groups=groups,
-        activation=activation,
-        config=ConvConfig(algorithm, tile, block),
-    )
-    residual = channels_last(torch.randn(2, cout, 23, 29, generator=random).to(dtype))
-    expected = packed(x, residual=residual)
-    over = residual.clone()
-    assert packed(x, residual=over, out=over) is over
-    assert torch.equal(over, expected)
 
 
 def test_output_may_be_a_slice_of_a_wider_tensor() -> None:

@@ -3,8 +3,8 @@
 A transposed convolution of kernel 2 and stride 2, or each pixel repeated twice along each axis, and then a convolution
 of kernel 3 and padding 1 are one transposed convolution of kernel 4, stride 2 and padding 1. By Winograd's algorithm it
 needs fewer multiplications than the two, and the values between them are neither written nor read. Where the
-convolution reads them beside those of an encoder, as in a U-Net, the convolution of these adds that of the others:
-U-Nets ran 1.05 to 1.1 times as fast (Zen 5).
+convolution reads them beside those of an encoder, as in a U-Net, the convolution of these adds that of the others: a 2D
+U-Net ran 1.09 and a 3D one 1.11 times as fast, interleaved, on two cores without a common L3 (Zen 5).
 """
 
 from __future__ import annotations

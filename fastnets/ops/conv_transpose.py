@@ -145,6 +145,7 @@ class PackedConvTranspose:
         self._geometry = stride, padding, output_padding, dilation
         self._activation = activation_of("conv_transpose", activation, parameters)
         self.config: ConvConfig | None = None  # how the last input ran: by Winograd's algorithm, or None: by products
+        self._chosen: dict[tuple[tuple[int, ...], int], ConvConfig | None] = {}
         self._packs: dict[Packing | None, Any] = {} if packs is None else packs  # None: for products
 
     def __call__(self, x: Tensor, *, residual: Tensor | None = None, out: Tensor | None = None) -> Tensor:
@@ -152,7 +153,10 @@ class PackedConvTranspose:
         call = _checked(x, self._weight, self._bias, residual, *self._geometry, self._groups, self._activation)
         check_out("conv_transpose", out, call.shape)
         call = replace(call, out=out, scale=self._scale)
-        config = self.config = self._choose(call)
+        key = tuple(x.shape), threads()
+        if key not in self._chosen:
+            self._chosen[key] = self._choose(call)
+        config = self.config = self._chosen[key]
         if config is None:
             if None not in self._packs:
                 self._packs[None] = _pack(self._weight, self._groups)
