@@ -10,6 +10,8 @@ template <Combine kind>
 FASTNETS_INLINE Vec join(Vec x, Vec other) {
   if (kind == Combine::add) return x + other;
   if (kind == Combine::multiply) return x * other;
+  if (kind == Combine::subtract) return x - other;
+  if (kind == Combine::divide) return x / other;
   return if_less(x, Vec::set(0.0F), x * other, x);
 }
 
@@ -49,6 +51,8 @@ void join_rows(const CombineCall& c, ThreadContext& context) {
     if (c.kind == Combine::add) join_row<Combine::add>(c, x, other, y);
     if (c.kind == Combine::multiply) join_row<Combine::multiply>(c, x, other, y);
     if (c.kind == Combine::prelu) join_row<Combine::prelu>(c, x, other, y);
+    if (c.kind == Combine::subtract) join_row<Combine::subtract>(c, x, other, y);
+    if (c.kind == Combine::divide) join_row<Combine::divide>(c, x, other, y);
   }
 }
 

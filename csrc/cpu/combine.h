@@ -13,6 +13,8 @@ enum class Combine : int32_t {
   add,
   multiply,
   prelu,  // x < 0: other * x
+  subtract,
+  divide,
 };
 
 struct CombineCall {

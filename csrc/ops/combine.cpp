@@ -34,7 +34,7 @@ void combine(const py::array& x, const py::array& other, const py::array& out, i
   require_same_size(call.x, call.y, kOp);
   call.other = repeated(other, call.y);
   call.one_channel = call.other.channels == 1 && call.y.channels > 1;
-  require(kind >= 0 && kind <= 2, std::string(kOp) + ": kind is " + std::to_string(kind) + ": pass 0 to 2");
+  require(kind >= 0 && kind <= 4, std::string(kOp) + ": kind is " + std::to_string(kind) + ": pass 0 to 4");
   call.kind = static_cast<Combine>(kind);
   call.epilogue = epilogue_of(call.y, std::nullopt, std::nullopt, std::nullopt, activation, alpha, beta, kOp);
   if (x.size() == 0) return;

@@ -69,19 +69,26 @@ int64_t Plan::scratch(int nthreads) const {
   return most;
 }
 
-void Plan::run(const std::vector<char*>& externals, int nthreads, double* seconds) {
+void Plan::run(const std::vector<char*>& externals, int nthreads, bool openmp, double* seconds) {
   for (const Patch& patch : patches_) {
     const char* address = externals[static_cast<size_t>(patch.external)] + patch.offset;
     std::memcpy(patch.slot, &address, sizeof address);
   }
   memory_ = scratch_.at_least(scratch(nthreads));
-  if (seconds == nullptr) return run_steps(nthreads, size(), &Plan::run_step, this);
+  if (seconds == nullptr) return run_together(size(), nthreads, openmp);
   for (first_ = 0; first_ < size(); ++first_) {
     const double start = now();
-    run_steps(nthreads, 1, &Plan::run_step, this);
+    run_together(1, nthreads, openmp);
     seconds[first_] += now() - start;
   }
   first_ = 0;
+}
+
+void Plan::run_together(int64_t steps, int nthreads, bool openmp) {
+  if (!openmp) return run_steps(nthreads, steps, &Plan::run_step, this);
+  run_team(nthreads, [&](ThreadContext& context) {
+    for (int64_t step = 0; step < steps; ++step) run_step(this, step, context);
+  });
 }
 
 void Plan::run_step(void* self, int64_t step, ThreadContext& context) {

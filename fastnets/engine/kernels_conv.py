@@ -33,6 +33,7 @@ class Conv(Kernel):
     moments: bool = field(default=False, init=False)  # the last input is where those of the result go
     # Those of windows of 2 results are the node's value ("only"), or go into the last input ("too").
     maxima: Literal["only", "too"] | None = field(default=None, init=False)
+    direct: bool = field(default=False, init=False)  # see quotients.py
 
     @property
     def accepts(self) -> frozenset[str]:
@@ -83,6 +84,7 @@ class Conv(Kernel):
                 activation=terms.activation.name,
                 parameters=terms.activation.parameters,
                 scale=terms.scale,
+                direct=self.direct,
                 packs=self.packs,
             )
         return self.packed
@@ -136,6 +138,7 @@ class Transposed(Kernel):
     packs: dict[Any, Any]
     border: Tensor | None = None  # see PackedConvTranspose
     packed: PackedConvTranspose | None = field(default=None, init=False)
+    direct: bool = field(default=False, init=False)  # see quotients.py
 
     @property
     def accepts(self) -> frozenset[str]:
@@ -151,6 +154,7 @@ class Transposed(Kernel):
                 parameters=terms.activation.parameters,
                 scale=terms.scale,
                 border=self.border,
+                direct=self.direct,
                 packs=self.packs,
                 **self.geometry,
             )
@@ -182,6 +186,7 @@ class Separable(Kernel):
     depthwise: Conv
     pointwise: Conv
     packed: PackedSeparable | None = field(default=None, init=False)
+    direct: bool = field(default=False, init=False)  # see quotients.py
 
     @property
     def accepts(self) -> frozenset[str]:
@@ -203,6 +208,7 @@ class Separable(Kernel):
                 middle_parameters=first.activation.parameters,
                 activation=terms.activation.name,
                 parameters=terms.activation.parameters,
+                strassen=False if self.direct else None,
             )
         self.packed(inputs[0], residual=inputs[1] if self.terms.residual else None, out=out)
 

@@ -34,6 +34,12 @@ def lay_out(graph: Graph, *, any_order: bool = True) -> Layouts:
                     copy = copy_of(node, source, layouts, last=_reads_last(node))
                     nodes.append(copy)
                     node.inputs = [copy if value is source else value for value in node.inputs]
+            if isinstance(node.kernel, View) and _viewed(node, layouts) is None:
+                if _follows(node):
+                    node.kernel = Rearranged()
+                else:
+                    nodes.append(copy_of(node, node.inputs[0], layouts, last=True))
+                    node.inputs = nodes[-1:]
         layouts[node] = _layout_of(node, layouts) if node.op != "input" else _layout_of_input(node, graph, any_order)
         nodes.append(node)
     graph.nodes = nodes
@@ -65,28 +71,32 @@ def _takes_any_order(node: Node, source: Node) -> bool:
 
 def _layout_of(node: Node, layouts: Layouts) -> Tensor:
     if isinstance(node.kernel, View):
-        source = layouts[node.inputs[0]]
-        try:
-            result = node.kernel.apply(source)
-        except RuntimeError:  # a view that these strides do not allow
-            result = None
-        if result is not None and result.untyped_storage()._cdata == source.untyped_storage()._cdata:
-            return result
-        node.kernel = _moved(node)
+        view = _viewed(node, layouts)
+        assert view is not None  # lay_out() saw to it
+        return view
     if isinstance(node.kernel, Concat):
         return _fresh(node, last=not any(_together(layouts[source], 1) for source in node.inputs))
     return _fresh(node, last=_writes_last(node))
 
 
-def _moved(node: Node) -> Kernel:
-    """What copies the input of a view into memory where the elements of the view follow each other."""
-    shape = node.inputs[0].shape
+def _viewed(node: Node, layouts: Layouts) -> Tensor | None:
+    """The layout of a view, or None where its elements must move in memory first."""
+    source = layouts[node.inputs[0]]
+    try:
+        result = node.kernel.apply(source)
+    except RuntimeError:  # a view that these strides do not allow
+        return None
+    return result if result.untyped_storage()._cdata == source.untyped_storage()._cdata else None
+
+
+def _follows(node: Node) -> bool:
+    """Whether a view's own memory, wherever it lies, can be read in the shape of its input: one copy fills it."""
     spaced = torch.empty([2 * size for size in node.shape], device="meta")[tuple(map(slice, node.shape))]
     try:
-        spaced.view(shape)  # as every memory can be viewed, even a slice of a join
+        spaced.view(node.inputs[0].shape)  # as every memory can be viewed, even a slice of a join
     except RuntimeError:
-        return Torch("its elements must move in memory")
-    return Rearranged() if node.dtype in KERNEL_DTYPES else Torch("its elements must move in memory")
+        return False
+    return node.dtype in KERNEL_DTYPES
 
 
 def _choose_axis(node: Node, layouts: Layouts) -> None:

@@ -58,7 +58,8 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 VIEWS = {"slice", "select", "view", "reshape", "permute", "transpose", "expand", "squeeze", "unsqueeze", "narrow"}
 VIEWS |= {"chunk", "split", "unbind", "flatten", "unflatten", "movedim", "diagonal", "split_with_sizes", "t", "numpy_T"}
-VIEWS |= {"_unsafe_view", "swapaxes", "view_as", "reshape_as"}
+VIEWS |= {"_unsafe_view", "swapaxes"}
+AS_OTHER = {"expand_as", "reshape_as", "view_as"}  # of the other value, only the shape counts
 SAME = {"alias", "detach", "contiguous", "lift_fresh_copy", "lift", "clone", "dropout", "alpha_dropout"}
 SAME |= {"feature_dropout", "feature_alpha_dropout"}
 
@@ -77,6 +78,8 @@ def lower(graph: Graph, context: Context) -> None:
             _part(node, graph)
         elif node.op in VIEWS and len(node.sources) == 1:
             node.inputs, node.kernel = node.sources, View(_view_of(node))
+        elif node.op in AS_OTHER:
+            node.inputs, node.kernel = [node.args["self"]], View(_reshaped(node))
         elif node in extra:
             node.inputs, node.kernel = node.sources, Torch("more than its first result is read")
         else:
@@ -107,6 +110,10 @@ def _part(node: Node, graph: Graph) -> None:
 
 def _view_of(node: Node) -> Callable[[Tensor], Any]:
     return lambda base: node.call(lambda _: base)
+
+
+def _reshaped(node: Node) -> Callable[[Tensor], Tensor]:
+    return lambda base: base.expand(node.shape) if node.op == "expand_as" else base.view(node.shape)
 
 
 def _apply(node: Node, context: Context) -> None:

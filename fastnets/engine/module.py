@@ -26,6 +26,7 @@ from fastnets.engine.maxima import pool_in_producers
 from fastnets.engine.moments import share_moments
 from fastnets.engine.plan import Plan, make_plan
 from fastnets.engine.precision import DTYPES, in_bfloat16
+from fastnets.engine.quotients import sum_directly
 from fastnets.engine.saved import Graphs, load, save
 from fastnets.engine.trace import trace
 from fastnets.engine.upsampling import join_upsampling
@@ -264,6 +265,7 @@ class Optimized(nn.Module):
                 fuse(graph, None, widest_pair=WIDEST_PAIR)
                 return GpuPlan(graph, self.device, GPU_DTYPES[self.dtype], captured=self.cuda_graph)
             fuse(graph, threads())
+            sum_directly(graph)
             join_upsampling(graph, threads(), 2 if self.dtype == "bf16" else 4)
             if self.dtype == "bf16":
                 in_bfloat16(graph)

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from fastnets.engine.graph import Node
-from fastnets.engine.kernels import Concat, OpKernel, Rearranged, Terms
+from fastnets.engine.kernels import Concat, OpKernel, Rearranged, Terms, pixels
 from fastnets.engine.lower import Context, Lowered, rule
 from fastnets.ops.activation import OP as ACTIVATION
 from fastnets.ops.activation import ActivationCall
 from fastnets.ops.combine import OP as COMBINE
 from fastnets.ops.combine import CombineCall
 from fastnets.ops.epilogue import Activation
+from fastnets.ops.layout import channels_last
 
 _ALL = {"scale": "scale", "shift": "shift", "residual": "residual", "activation": "activation"}
 
@@ -97,33 +98,37 @@ def _channel_vector(value: Any, shape: tuple[int, ...]) -> Tensor | None:
     return vector
 
 
-def _with_constant(x: Node, scale: Any = None, shift: Any = None) -> Lowered | str:
-    vectors = [None if v is None else _channel_vector(v, x.shape) for v in (scale, shift)]
-    if any(given is not None and vector is None for given, vector in zip((scale, shift), vectors, strict=True)):
-        return "the constant is not one number a channel"
+def _with_constant(kind: str, x: Node, constant: Any) -> Lowered | str:
+    """x + constant or x * constant."""
     if not 2 <= len(x.shape) <= 5:
         return f"the input has {len(x.shape)} axes; the kernel takes 2 to 5"
-    return pointwise(Terms(scale=vectors[0], shift=vectors[1])), [x]
+    vector = _channel_vector(constant, x.shape)
+    if vector is not None:
+        return pointwise(Terms(scale=vector) if kind == "multiply" else Terms(shift=vector)), [x]
+    shape = (1,) * (len(x.shape) - constant.dim()) + tuple(constant.shape)
+    if not constant.is_floating_point() or not _repeats(shape, x.shape):
+        return "the constant has other axes than the input, or is no floating-point number"
+    axis = -1 if len(shape) == 3 or set(shape[:-1]) == {1} else 1  # as the elements of x lie most of the time
+    other = channels_last(pixels(constant.detach().float().view(shape), axis))
+    call = CombineCall(torch.empty(0), other, kind)
+    return OpKernel(COMBINE, call, takes={"activation": "activation"}, channel_axis=axis), [x]
 
 
-def _repeats(small: Node, large: Node) -> bool:
-    return len(small.shape) == len(large.shape) and all(
-        s in (1, n) for s, n in zip(small.shape, large.shape, strict=True)
-    )
+def _repeats(small: tuple[int, ...], large: tuple[int, ...]) -> bool:
+    return len(small) == len(large) and all(s in (1, n) for s, n in zip(small, large, strict=True))
 
 
 def _join(node: Node, kind: str, a: Node, b: Node) -> Lowered | str:
-    if a.shape != node.shape:
+    if a.shape != node.shape and kind in ("add", "multiply"):
         a, b = b, a
-    if a.shape != node.shape or not (a.shape == b.shape or _repeats(b, a)):
-        return "both inputs are repeated"
+    if a.shape != node.shape or not _repeats(b.shape, a.shape):
+        return "the inputs are repeated in a way that the kernel has not"
     if not 2 <= len(node.shape) <= 5:
         return f"the inputs have {len(node.shape)} axes; the kernel takes 2 to 5"
     if a.shape == b.shape and kind == "add":
         return pointwise(Terms(residual=True)), [a, b]
     call = CombineCall(torch.empty(0), torch.empty(0), kind)
-    axis = None if a.shape == b.shape else 1
-    return OpKernel(COMBINE, call, ("x", "other"), {"activation": "activation"}, axis), [a, b]
+    return OpKernel(COMBINE, call, ("x", "other"), {"activation": "activation"}, None), [a, b]
 
 
 @rule("add")
@@ -132,15 +137,17 @@ def add(node: Node, context: Context) -> Lowered | str:
     if isinstance(a, Node) and isinstance(b, Node):
         return _join(node, "add", a, b) if alpha == 1 else "alpha is not 1"
     x, constant = (a, b * alpha) if isinstance(a, Node) else (b, a)
-    return _with_constant(x, shift=constant) if x.shape == node.shape and alpha == 1 else "the input is repeated"
+    return _with_constant("add", x, constant) if x.shape == node.shape and alpha == 1 else "the input is repeated"
 
 
 @rule("sub")
 def sub(node: Node, context: Context) -> Lowered | str:
     a, b, alpha = node.args["self"], node.args["other"], node.args.get("alpha", 1)
-    if not isinstance(a, Node) or isinstance(b, Node) or a.shape != node.shape:
-        return "there is no kernel for the difference of two values"
-    return _with_constant(a, shift=-alpha * b)
+    if isinstance(a, Node) and isinstance(b, Node):
+        return _join(node, "subtract", a, b) if alpha == 1 else "alpha is not 1"
+    if not isinstance(a, Node) or a.shape != node.shape:
+        return "the first value is a constant, or is repeated"
+    return _with_constant("add", a, -alpha * b)
 
 
 @rule("mul")
@@ -149,15 +156,19 @@ def mul(node: Node, context: Context) -> Lowered | str:
     if isinstance(a, Node) and isinstance(b, Node):
         return _join(node, "multiply", a, b)
     x, constant = (a, b) if isinstance(a, Node) else (b, a)
-    return _with_constant(x, scale=constant) if x.shape == node.shape else "the input is repeated"
+    return _with_constant("multiply", x, constant) if x.shape == node.shape else "the input is repeated"
 
 
 @rule("div")
 def div(node: Node, context: Context) -> Lowered | str:
     a, b = node.args["self"], node.args["other"]
-    if not isinstance(a, Node) or isinstance(b, Node) or a.shape != node.shape or node.args.get("rounding_mode"):
-        return "there is no kernel for a quotient of two values"
-    return _with_constant(a, scale=1 / b)
+    if node.args.get("rounding_mode"):
+        return "the quotient is rounded"
+    if isinstance(a, Node) and isinstance(b, Node):
+        return _join(node, "divide", a, b)
+    if not isinstance(a, Node) or a.shape != node.shape:
+        return "the first value is a constant, or is repeated"
+    return _with_constant("multiply", a, 1 / b)
 
 
 @rule("pixel_shuffle")

@@ -154,11 +154,15 @@ class _Builder:
         if node.target is operator.getitem and isinstance(arguments[0][0], tuple):
             return arguments[0][0][arguments[0][1]]
         assert callable(node.target)
+        if isinstance(node.target, torch._ops.OpOverload) and node.target._opname in _OF_SHAPE:
+            arguments = tree_map_only(Node, _anything_like, arguments)
         if not _has_nodes(arguments):
             return _evaluate(node.target, arguments)
         if not isinstance(node.target, torch._ops.OpOverload):
             raise InputError(f"optimize: the graph has a step {node.target} that is no ATen operation: {_layer(node)}")
         target = node.target
+        if not target._schema.returns:
+            return None  # an assertion about shapes, which export has checked
         if target._schema.is_mutable:
             functional = _functional(target)
             assert functional is not None
@@ -204,6 +208,14 @@ class _Builder:
             parts.append(Node("getitem", arguments, tuple(value.shape), value.dtype, whole.layer, operator.getitem))
             self.nodes.append(parts[-1])
         return tuple(parts)
+
+
+# Their results are constants: of the values that they read, only shape and dtype count.
+_OF_SHAPE = {"new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like"}
+
+
+def _anything_like(node: Node) -> Tensor:
+    return torch.empty(node.shape, dtype=node.dtype)
 
 
 def _has_nodes(arguments: Any) -> bool:

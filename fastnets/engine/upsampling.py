@@ -55,7 +55,7 @@ class _Read:
 
 
 def _read_by(graph: Graph, node: Node) -> _Read | None:
-    if type(node.kernel) is not Conv or node.kernel.terms.residual or not _is_plain(node.kernel):
+    if type(node.kernel) is not Conv or node.kernel.terms.residual or not _is_plain(node.kernel) or node.kernel.direct:
         return None
     users, source = graph.users(), node.inputs[0]
     if not isinstance(source.kernel, Concat):

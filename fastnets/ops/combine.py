@@ -1,4 +1,4 @@
-"""combine: sum, product and PReLU of a tensor with another that may be the same along any axis."""
+"""combine: sum, difference, product, quotient and PReLU of a tensor with another that may repeat along any axis."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastnets.ops.library import register, with_activation
 from fastnets.ops.registry import Implementation, Op
 
 # In the order of `enum class Combine` in csrc/cpu/combine.h.
-KINDS = ("add", "multiply", "prelu")
+KINDS = ("add", "multiply", "prelu", "subtract", "divide")
 _NONE = Activation()
 
 
@@ -67,6 +67,30 @@ def multiply(
     return _combine(x, other, "multiply", activation, parameters, implementation)
 
 
+def subtract(
+    x: Tensor,
+    other: Tensor,
+    *,
+    activation: str = "none",
+    parameters: Sequence[float] = (),
+    implementation: str | None = None,
+) -> Tensor:
+    """activation(x - other); see add."""
+    return _combine(x, other, "subtract", activation, parameters, implementation)
+
+
+def divide(
+    x: Tensor,
+    other: Tensor,
+    *,
+    activation: str = "none",
+    parameters: Sequence[float] = (),
+    implementation: str | None = None,
+) -> Tensor:
+    """activation(x / other); see add."""
+    return _combine(x, other, "divide", activation, parameters, implementation)
+
+
 def prelu(x: Tensor, weight: Tensor, *, implementation: str | None = None) -> Tensor:
     """x where it is not negative, else weight * x; weight is (C,) or (1,); see add (https://arxiv.org/abs/1502.01852)."""
     if weight.dim() != 1:
@@ -114,6 +138,10 @@ def _reference(call: CombineCall) -> Tensor:
         return call.activation(x + other)
     if call.kind == "multiply":
         return call.activation(x * other)
+    if call.kind == "subtract":
+        return call.activation(x - other)
+    if call.kind == "divide":
+        return call.activation(x / other)
     return call.activation(torch.where(x < 0, x * other, x))
 
 

@@ -40,6 +40,9 @@ Axes = tuple[int, int, int]
 Packing = tuple[str, Axes, bool]
 """What packed weights depend on: the algorithm, tile and taps of a configuration."""
 
+MIXING = frozenset({"strassen", "winograd"})
+"""Algorithms that add values of several pixels before they multiply: the results at a pixel of zeros are not quite 0."""
+
 STRIDED_TILE: Axes = (1, 3, 3)
 """The tile of two axes with stride 2; 7 points along each."""
 
@@ -91,10 +94,16 @@ class ConvShape:
         return self.batch * math.prod(self.out)
 
 
-def choose(shape: ConvShape, nthreads: int, algorithm: str | None = None) -> ConvConfig:
-    """The tuned configuration, or else what the heuristic says; of `algorithm` where it is given, which must run."""
+def choose(shape: ConvShape, nthreads: int, algorithm: str | None = None, *, direct: bool = False) -> ConvConfig:
+    """The tuned configuration, or else what the heuristic says; of `algorithm` where it is given, which must run.
+
+    Args:
+        direct: none of MIXING.
+    """
     tuned = _tuned(shape, nthreads)
-    return tuned if tuned and algorithm in (None, tuned.algorithm) else heuristic(shape, nthreads, algorithm)
+    if tuned and algorithm in (None, tuned.algorithm) and not (direct and tuned.algorithm in MIXING):
+        return tuned
+    return heuristic(shape, nthreads, algorithm, direct=direct)
 
 
 def tuning_key(shape: ConvShape, nthreads: int) -> str:
@@ -123,9 +132,10 @@ def _tuned(shape: ConvShape, nthreads: int) -> ConvConfig | None:
     return None
 
 
-def heuristic(shape: ConvShape, nthreads: int, algorithm: str | None = None) -> ConvConfig:
+def heuristic(shape: ConvShape, nthreads: int, algorithm: str | None = None, *, direct: bool = False) -> ConvConfig:
     """The cheapest configuration by conv_cost.py, of `algorithm` where it is given, which must be able to run."""
-    return min(candidates(shape, nthreads, algorithm), key=lambda pair: pair[0])[1]
+    found = candidates(shape, nthreads, algorithm)
+    return min((pair for pair in found if not (direct and pair[1].algorithm in MIXING)), key=lambda pair: pair[0])[1]
 
 
 def least_cost(shape: ConvShape, nthreads: int) -> float:

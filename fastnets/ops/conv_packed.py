@@ -12,7 +12,7 @@ from torch import Tensor
 from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.conv_arguments import ConvCall, Padding, check, three, window_of
-from fastnets.ops.conv_choice import ConvConfig, Packing, choose
+from fastnets.ops.conv_choice import MIXING, ConvConfig, Packing, choose
 from fastnets.ops.conv_refusals import REFUSALS
 from fastnets.ops.conv_tuning import tune
 from fastnets.ops.epilogue import activation_of
@@ -42,6 +42,7 @@ class PackedConv:
         activation, parameters: see fastnets.ops.epilogue.
         scale: (Cout,), what the sums are multiplied by before the bias.
         config: how every input runs, instead of the choice by its size.
+        direct: choose among kernels that sum the products of each pixel apart (conv_choice.MIXING names the others).
         packs: where packed weights are kept, to share them with other convolutions by the same weight and groups.
 
     Raises:
@@ -61,6 +62,7 @@ class PackedConv:
         parameters: Sequence[float] = (),
         scale: Tensor | None = None,
         config: ConvConfig | None = None,
+        direct: bool = False,
         packs: dict[Packing, _C.PackedConv] | None = None,
     ) -> None:
         if weight.dtype not in KERNEL_DTYPES or weight.device.type != "cpu":
@@ -74,6 +76,7 @@ class PackedConv:
         self.groups = groups
         self.activation = activation_of("conv", activation, parameters)
         self.config = config
+        self.direct = direct
         self._chosen: dict[tuple[tuple[int, ...], int], ConvConfig] = {}
         self._packed: dict[Packing, _C.PackedConv] = {} if packs is None else packs
 
@@ -150,8 +153,9 @@ class PackedConv:
             return lambda: run(call, (packs[config.packing], config))
 
         config = tune(call.shape, threads(), prepare, clock)
-        self._chosen[tuple(x.shape), threads()] = config
-        return config
+        if not (self.direct and config.algorithm in MIXING):
+            self._chosen[tuple(x.shape), threads()] = config
+        return self._choose(call)
 
     def _call(self, x: Tensor, residual: Tensor | None = None, out: Tensor | None = None) -> ConvCall:
         return ConvCall(
@@ -170,7 +174,7 @@ class PackedConv:
             return self.config
         key = tuple(call.x.shape), threads()
         if key not in self._chosen:
-            self._chosen[key] = choose(call.shape, threads())
+            self._chosen[key] = choose(call.shape, threads(), direct=self.direct)
         return self._chosen[key]
 
     def _pack(self, call: ConvCall, config: ConvConfig) -> tuple[_C.PackedConv, ConvConfig]:

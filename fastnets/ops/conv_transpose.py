@@ -110,6 +110,7 @@ class PackedConvTranspose:
         scale: (Cout,), what the sums are multiplied by before the bias.
         border: (Cout, 3 an axis), added to the results at the first, inner and last positions of each axis; 0 at the
             inner ones. Only Winograd's algorithm takes it (conv_transpose_winograd.refusal).
+        direct: never by Winograd's algorithm: the products of each pixel are summed apart.
         packs: where packed weights are kept, to share them with others of the same weight and groups.
 
     Raises:
@@ -130,6 +131,7 @@ class PackedConvTranspose:
         parameters: Sequence[float] = (),
         scale: Tensor | None = None,
         border: Tensor | None = None,
+        direct: bool = False,
         packs: dict[Packing | None, Any] | None = None,
     ) -> None:
         reason = kernel_refusal(weight)
@@ -141,7 +143,7 @@ class PackedConvTranspose:
                 f"{weight.dim() - 2} axes"
             )
         self._weight, self._bias, self._groups = weight, bias, groups
-        self._scale, self._border = scale, border
+        self._scale, self._border, self._direct = scale, border, direct
         self._geometry = stride, padding, output_padding, dilation
         self._activation = activation_of("conv_transpose", activation, parameters)
         self.config: ConvConfig | None = None  # how the last input ran: by Winograd's algorithm, or None: by products
@@ -171,7 +173,7 @@ class PackedConvTranspose:
 
     def _choose(self, call: ConvTransposeCall) -> ConvConfig | None:
         """How Winograd's algorithm runs `call`, where it is faster than products or there is a border; else None."""
-        reason = winograd.refusal(call)
+        reason = "direct asks for products" if self._direct else winograd.refusal(call)
         if reason is not None:
             if self._border is not None:
                 raise InputError(f"conv_transpose: border needs winograd, which cannot run: {reason}")

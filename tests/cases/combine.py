@@ -38,7 +38,7 @@ def tolerance(case: Case, implementation: str) -> float:
     return 2e-6
 
 
-KINDS = ("add", "multiply", "prelu")
+KINDS = ("add", "multiply", "prelu", "subtract", "divide")
 CASES = [
     *(Case((2, 64, 9, 7), (2, 64, 9, 7), kind) for kind in KINDS),
     *(Case((2, 21, 9, 7), (2, 21, 1, 1), kind) for kind in KINDS),
