@@ -218,6 +218,8 @@ def view(draw: st.DrawFn, dims: int, channels: int, least: int) -> nn.Module:
         ),
         lambda x: F.pixel_shuffle(x, 2) if dims == 2 and channels % 4 == 0 else x,
         lambda x: x.clone(),
+        lambda x: x.movedim(1, -1).reshape(x.shape),
+        lambda x: x.transpose(-1, -2).reshape_as(x).mean(-1, keepdim=True).expand_as(x),
         lambda x: x.sum(1, keepdim=True),
     ]
     return Call(draw(st.sampled_from(choices)))
@@ -232,6 +234,14 @@ def scaled(draw: st.DrawFn, dims: int, channels: int, least: int) -> nn.Module:
         lambda x: (x * 0.5).add_(0.1).relu_(),
         lambda x: x.abs() + x,
         lambda x: x + x,
+        lambda x: x * torch.linspace(1, 2, x.shape[-1], dtype=x.dtype, device=x.device),
+        lambda x: (
+            x - torch.linspace(-1, 1, x[:1].numel(), dtype=x.dtype, device=x.device).view_as(x[:1]) if len(x) else x
+        ),
+        lambda x: x + x.new_ones(x.shape[2:]) - torch.zeros_like(x),
+        lambda x: x / (x.abs().amax(1, keepdim=True) + 1),
+        lambda x: torch.stack([x, x.tanh()], -1).mean(-1) - x.mean(-1, keepdim=True),
+        lambda x: (torch.stack([x, x.relu()], 1) * x.mean(-1, keepdim=True).unsqueeze(1)).sum(1),
         lambda x: F.dropout(x, 0.5, training=False),
     ]
     return Call(draw(st.sampled_from(choices)))
@@ -248,7 +258,7 @@ def _several(draw: st.DrawFn, values: list[Tensor]) -> tuple[nn.Module, tuple[in
     first = draw(st.integers(0, len(values) - 1))
     same = [i for i, v in enumerate(values) if v.shape == values[first].shape]
     fit = [i for i, v in enumerate(values) if v.shape[2:] == values[first].shape[2:]]
-    kind = draw(st.sampled_from(["add", "mul", "cat", "cat", "cat", "stack", "sub"]))
+    kind = draw(st.sampled_from(["add", "mul", "cat", "cat", "cat", "stack", "sub", "div"]))
     second = draw(st.sampled_from(fit if kind == "cat" else same))
     if kind == "cat":
         third = draw(st.sampled_from(fit))
@@ -256,7 +266,8 @@ def _several(draw: st.DrawFn, values: list[Tensor]) -> tuple[nn.Module, tuple[in
         return Call(lambda *v: torch.cat(v, 1)), reads
     if kind == "stack":
         return Call(lambda a, b: torch.cat([a, b], -1)), (first, second)
-    function = {"add": torch.add, "mul": torch.mul, "sub": torch.sub}[kind]
+    quotient = lambda a, b: a / (b.abs() + 1)  # noqa: E731
+    function = {"add": torch.add, "mul": torch.mul, "sub": torch.sub, "div": quotient}[kind]
     return Call(lambda a, b: function(a, b)), (first, second)
 
 

@@ -164,9 +164,9 @@ class Instance:
 def _runs_in_openmp(node: Node) -> bool:
     """Whether torch divides the step among its threads.
 
-    Those of OpenMP then spin for milliseconds, on the cores of the pool's threads. So the kernels of a network with such
-    steps run on OpenMP's threads, too: 1.2 to 2.8 times as fast as on the pool (timm's convnextv2_nano 1.5, levit_128
-    1.9, deit_tiny 1.2, torchvision's swin_t 1.9, monai's UNETR 1.4; Zen 5, two cores).
+    Those of OpenMP then spin for milliseconds, on the cores of the pool's threads. So the kernels of a network with
+    such steps run on OpenMP's threads, too: 1.2 to 2.8 times as fast as on the pool (timm's convnextv2_nano 1.5 and
+    levit_128 1.9, torchvision's swin_t 1.9, monai's UNETR 1.4; Zen 5, two cores).
     """
     values = (node, *node.inputs)
     return isinstance(node.kernel, Torch) and any(prod(value.shape) >= _TORCH_GRAIN for value in values)

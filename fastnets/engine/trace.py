@@ -154,7 +154,7 @@ class _Builder:
         if node.target is operator.getitem and isinstance(arguments[0][0], tuple):
             return arguments[0][0][arguments[0][1]]
         assert callable(node.target)
-        if isinstance(node.target, torch._ops.OpOverload) and node.target._opname in _OF_SHAPE:
+        if _is_of_shape(node.target, arguments):
             arguments = tree_map_only(Node, _anything_like, arguments)
         if not _has_nodes(arguments):
             return _evaluate(node.target, arguments)
@@ -212,6 +212,14 @@ class _Builder:
 
 # Their results are constants: of the values that they read, only shape and dtype count.
 _OF_SHAPE = {"new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like"}
+
+
+_AS_OTHER = {"expand_as", "view_as", "reshape_as"}  # so are theirs, where the first value is one
+
+
+def _is_of_shape(target: Any, arguments: Any) -> bool:
+    name = target._opname if isinstance(target, torch._ops.OpOverload) else ""
+    return name in _OF_SHAPE or (name in _AS_OTHER and not isinstance(arguments[0][0], Node))
 
 
 def _anything_like(node: Node) -> Tensor:

@@ -41,7 +41,7 @@ Packing = tuple[str, Axes, bool]
 """What packed weights depend on: the algorithm, tile and taps of a configuration."""
 
 MIXING = frozenset({"strassen", "winograd"})
-"""Algorithms that add values of several pixels before they multiply: the results at a pixel of zeros are not quite 0."""
+"""Algorithms that add values of several pixels before they multiply: the sums at a pixel of zeros are not quite 0."""
 
 STRIDED_TILE: Axes = (1, 3, 3)
 """The tile of two axes with stride 2; 7 points along each."""

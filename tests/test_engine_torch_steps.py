@@ -1,0 +1,81 @@
+"""Networks with steps that torch runs, and what export leaves in a graph beside operations."""
+
+from __future__ import annotations
+
+import copy
+import threading
+
+import torch
+from harness import relative_error, thread_count
+from torch import Tensor, nn
+
+from fastnets.engine import Optimized, optimize
+
+
+class Sorted(nn.Module):
+    """Sorted pixels between two convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.before, self.after = nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(16, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.after(self.before(x).relu().sort(-1).values)
+        return y
+
+
+def image(size: int) -> Tensor:
+    return torch.randn(1, 8, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def uses_openmp(optimized: Optimized, x: Tensor) -> bool:
+    optimized(x)
+    return bool(optimized.plan_for(x).idle[0].openmp)
+
+
+def test_kernels_beside_large_steps_of_torch_run_on_its_threads() -> None:
+    model = Sorted().eval()
+    with torch.inference_mode():
+        assert uses_openmp(optimize(model, image(64)), image(64))
+        assert not uses_openmp(optimize(model, image(16)), image(16))  # torch uses one thread for so little
+        assert not uses_openmp(optimize(model.before, image(64)), image(64))
+
+
+def test_callers_at_the_same_time() -> None:
+    """On OpenMP's threads, of which each caller has its own."""
+    model = Sorted().eval()
+    optimized, exact = optimize(model, image(64)), copy.deepcopy(model).double()
+    inputs = [image(64) + i for i in range(4)]
+    errors: list[float] = []
+
+    def run(x: Tensor) -> None:
+        with thread_count(2), torch.inference_mode():
+            expected = exact(x.double())
+            errors.extend(relative_error(optimized(x), expected) for _ in range(20))
+
+    threads = [threading.Thread(target=run, args=(x,)) for x in inputs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(errors) == 80
+    assert max(errors) <= 1e-5
+
+
+def test_explain_times_every_step() -> None:
+    explanation = optimize(Sorted().eval(), image(64)).explain(runs=2)
+    assert len(explanation.rows) == 4
+    assert all(row.ms > 0 for row in explanation.rows)
+
+
+class Asserting(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        torch.ops.aten._assert_tensor_metadata(x, None, None, torch.float32)
+        return x.relu()
+
+
+def test_assertions_of_export_are_no_steps() -> None:
+    x = image(8)
+    with torch.inference_mode():
+        assert torch.equal(optimize(Asserting().eval(), x)(x), x.relu())
