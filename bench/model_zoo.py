@@ -74,7 +74,7 @@ def _unet(dims: int, channels: int, width: int) -> nn.Module:
     return create_model("unet", dims=dims, in_channels=channels, num_classes=2, width=width)
 
 
-def _torchvision(name: str) -> nn.Module:
+def from_torchvision(name: str) -> nn.Module:
     """A network of torchvision, whose operators must be declared where its compiled part does not fit torch."""
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in ("nms", "qnms"):
@@ -103,8 +103,8 @@ NETWORKS = [
     Network("xception", (1, 3, 299, 299), lambda: create_model("xception")),
     Network("inception_resnet_v2", (1, 3, 299, 299), lambda: create_model("inception_resnet_v2")),
     Network("vgg16", (1, 3, 224, 224), lambda: create_model("vgg16")),
-    Network("resnet50 of torchvision", (1, 3, 224, 224), lambda: _torchvision("resnet50"), "torchvision"),
-    Network("densenet121 of torchvision", (1, 3, 224, 224), lambda: _torchvision("densenet121"), "torchvision"),
+    Network("resnet50 of torchvision", (1, 3, 224, 224), lambda: from_torchvision("resnet50"), "torchvision"),
+    Network("densenet121 of torchvision", (1, 3, 224, 224), lambda: from_torchvision("densenet121"), "torchvision"),
     Network("resnet50 batch 8", (8, 3, 224, 224), lambda: create_model("resnet50")),
     Network("mobilenet_v2 batch 8", (8, 3, 224, 224), lambda: create_model("mobilenet_v2")),
     Network("densenet121 batch 8", (8, 3, 224, 224), lambda: create_model("densenet121")),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import re
+import statistics
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
@@ -114,6 +115,27 @@ def best(paths: dict[str, Path]) -> None:
     print_table(["network", *paths], lines)
 
 
+def of_others(rows: list[Row]) -> str:
+    ratios = [float(row["torch_ratio"]) for row in rows]
+    worst = max(float(row["error"]) for row in rows)
+    middle = statistics.median(ratios)
+    said = f"{len(rows)} networks: {span(ratios)}, {middle:.2f} in the middle"
+    return f"{said}; errors up to {worst:.1e} of the largest value."
+
+
+def others(rows: list[Row]) -> None:
+    """A line a network of another package, and one of all before them."""
+    print(of_others(rows) + "\n")
+    names = {"ours_ms": "ms", "torch_ratio": "torch", "torch_share": "torch's steps", "error": "error"}
+    names["torch_error"] = "of torch"
+    lines = [[f"{row['package']} {row['network']}", row["shape"], *(row[name] for name in names)] for row in rows]
+    print_table(["network", "input", *names.values()], lines)
+
+
+SECTIONS = {"models": networks, "ops": layers, "others": others}
+"""By the first word of a file's name."""
+
+
 def summary() -> None:
     zen_5, zen_4 = RESULTS / "amd-epyc-family-26-model-2", RESULTS / "amd-epyc-zen-4"
     models = "models_{}_2threads_avx512_bf16.csv"
@@ -127,6 +149,8 @@ def summary() -> None:
     )
     print()
     kinds(rows_of(zen_5 / "ops_2threads_avx512_bf16.csv"))
+    print()
+    print(of_others(rows_of(zen_5 / "others_fp32_2threads_avx512_bf16.csv")))
 
 
 def report() -> None:
@@ -134,17 +158,22 @@ def report() -> None:
     print("Time of each library over ours: above 1, ours is faster. Printed by `python bench/tables.py` from the files")
     print("beside this one, whose columns of spread say how steady each row is.\n")
     print("- `models_*`: whole networks, batch 1 where nothing else is said (`python bench/models.py`).")
+    print(
+        "- `others_*`: networks of other packages (`python bench/others.py`). *torch's steps*: their part of our time."
+    )
+    print("  Errors are the largest difference from torch in float64, over the largest value.")
     print("- `ops_*`: one layer of a chain with ReLU, medians (`python bench/ops.py`). *of peak* counts the direct")
     print("  algorithm's operations: above 1 where another multiplies less. In `ops_*_avx2` on a machine with AVX-512,")
     print("  ours and torch are limited to AVX2.")
     for path in sorted(RESULTS.glob("*/*.csv")):
-        if path.name.startswith(("models_", "ops_")):
+        kind = path.name.split("_")[0]
+        if kind in SECTIONS:
             rows = rows_of(path)
             about = rows[0]
             print(f"\n## {path.parent.name}: {path.stem}\n")
             commits = " ".join(dict.fromkeys(row["commit"] for row in rows))
             print(f"{about['cpu']}, {about['threads']} threads, {about['isa']}; commits {commits}.\n")
-            (networks if "network" in about else layers)(rows)
+            SECTIONS[kind](rows)
 
 
 def main() -> None:

@@ -69,6 +69,34 @@ def test_explain_times_every_step() -> None:
     assert all(row.ms > 0 for row in explanation.rows)
 
 
+class Doubles(nn.Module):
+    """Constants of other dtypes, whose results torch promotes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("doubles", torch.linspace(1, 2, 8, dtype=torch.float64))
+        self.register_buffer("whole_numbers", torch.arange(1, 9))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        column = self.doubles[:, None, None]
+        return (
+            x + self.doubles,
+            x * column,
+            x / self.whole_numbers,
+            x - self.whole_numbers,
+            x * self.doubles[0],
+            (x - column).relu(),
+        )
+
+
+def test_constants_of_other_dtypes() -> None:
+    model, x = Doubles().eval(), image(8)
+    with torch.inference_mode():
+        for actual, expected in zip(optimize(model, x)(x), model(x), strict=True):
+            assert actual.dtype == expected.dtype
+            assert relative_error(actual, expected) <= 1e-6
+
+
 class Asserting(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         torch.ops.aten._assert_tensor_metadata(x, None, None, torch.float32)

@@ -123,6 +123,8 @@ def _apply(node: Node, context: Context) -> None:
         found = f"there is no kernel for {node.op}"
     elif any(source.dtype not in context.dtypes for source in sources):
         found = f"an input is not {' or '.join(str(dtype).removeprefix('torch.') for dtype in context.dtypes)}"
+    elif not node.several and node.dtype not in context.dtypes:
+        found = f"the result is {str(node.dtype).removeprefix('torch.')}"
     else:
         found = RULES[node.op](node, context)
         if not isinstance(found, str):

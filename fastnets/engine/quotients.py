@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from fastnets.engine.graph import Graph, Node
 from fastnets.engine.kernels import OpKernel, Torch
-from fastnets.engine.kernels_conv import Conv, Separable, Transposed
+from fastnets.engine.kernels_conv import Conv, InvertedBottleneck, Separable, Transposed
 from fastnets.ops.combine import OP as COMBINE
 
 _QUOTIENTS = {"div", "divide", "true_divide", "reciprocal", "rsqrt"}
@@ -27,9 +27,8 @@ def sum_directly(graph: Graph) -> None:
         seen.add(node)
         if isinstance(node.kernel, Conv | Separable | Transposed):
             node.kernel.direct = True
-            waiting += node.inputs[1:]  # what is added to the results
-        else:
-            waiting += node.inputs
+        sums = isinstance(node.kernel, Conv | InvertedBottleneck | Separable | Transposed)
+        waiting += node.inputs[1:] if sums else node.inputs  # of the first: what is added to the results
 
 
 def _divides(node: Node) -> bool:
@@ -37,4 +36,6 @@ def _divides(node: Node) -> bool:
     kernel = node.kernel
     if isinstance(kernel, OpKernel) and kernel.op is COMBINE:
         return kernel.call.kind == "divide" and "other" in kernel.fields
-    return isinstance(kernel, Torch) and node.op in _QUOTIENTS
+    power = node.args.get("exponent", 0)
+    negative = node.op == "pow" and isinstance(power, (int, float)) and power < 0
+    return isinstance(kernel, Torch) and (negative or node.op in _QUOTIENTS)
