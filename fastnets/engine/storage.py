@@ -97,7 +97,7 @@ def _join_in_place(graph: Graph, layouts: Layouts) -> dict[Node, tuple[Node, int
     slices: dict[Node, tuple[Node, int, int]] = {}
     for join in reversed([node for node in graph.nodes if isinstance(node.kernel, Concat)]):
         axis, start = join.kernel.axis, 0
-        if _is_start_of_other(join, slices):
+        if join not in slices and _is_start_of_other(join, slices):
             slices[join] = slices[join.inputs[0]]
             continue
         for index, source in enumerate(join.inputs):
