@@ -9,7 +9,7 @@ import torch
 from harness import relative_error, thread_count
 from torch import Tensor, nn
 
-from fastnets.engine import Optimized, optimize
+from fastnets.engine import optimize
 
 
 class Sorted(nn.Module):
@@ -29,21 +29,8 @@ def image(size: int) -> Tensor:
     return torch.randn(1, 8, size, size, generator=torch.Generator().manual_seed(1))
 
 
-def uses_openmp(optimized: Optimized, x: Tensor) -> bool:
-    optimized(x)
-    return bool(optimized.plan_for(x).idle[0].openmp)
-
-
-def test_kernels_beside_large_steps_of_torch_run_on_its_threads() -> None:
-    model = Sorted().eval()
-    with torch.inference_mode():
-        assert uses_openmp(optimize(model, image(64)), image(64))
-        assert not uses_openmp(optimize(model, image(16)), image(16))  # torch uses one thread for so little
-        assert not uses_openmp(optimize(model.before, image(64)), image(64))
-
-
 def test_callers_at_the_same_time() -> None:
-    """On OpenMP's threads, of which each caller has its own."""
+    """On OpenMP's threads, of which each caller has its own, or on the pool's, which one of them has."""
     model = Sorted().eval()
     optimized, exact = optimize(model, image(64)), copy.deepcopy(model).double()
     inputs = [image(64) + i for i in range(4)]

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
+
 import pytest
 import torch
 from harness import thread_count
@@ -50,6 +55,43 @@ def test_in_calls(rows: int, threads: int) -> None:
         for _ in range(LOOPS):
             NATIVE.run(call)
     check(frame)
+
+
+def test_openmp_is_awake_after_torch_and_then_sleeps() -> None:
+    values = torch.ones(1 << 20)
+    assert not _C.openmp_is_awake(1)
+    with thread_count(2):
+        _C.openmp_is_awake(2)  # starts its threads, if torch has not
+        for _ in range(200):
+            values.add_(1)
+            if _C.openmp_is_awake(2):
+                break
+        else:
+            assert len(os.sched_getaffinity(0)) == 1  # where its threads do not spin
+    time.sleep(0.2)
+    assert not _C.openmp_is_awake(2)
+
+
+FORK = """
+import os, torch
+from fastnets import _C
+from fastnets.ops import activation
+torch.set_num_threads(2)
+x = torch.ones(1, 8, 200, 200)
+x.add_(1)
+activation(x, "relu", implementation="native")
+child = os.fork()
+if child == 0:
+    same = torch.Tensor.equal(activation(x, "relu", implementation="native"), x)
+    os._exit(0 if same and not _C.openmp_is_awake(2) else 1)
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_has_no_openmp() -> None:
+    """Its threads are those of the parent, which a region would wait for."""
+    command = [sys.executable, "-P", "-W", "ignore::DeprecationWarning", "-c", FORK]
+    assert subprocess.run(command, timeout=60, check=False).returncode == 0
 
 
 def test_more_items_than_are_counted_are_refused() -> None:

@@ -1,5 +1,10 @@
 #include "common/threads.h"
 
+#if defined(__linux__)
+#include <pthread.h>
+#include <time.h>
+#endif
+
 #include <thread>
 
 // libgomp's own interface, which `#pragma omp parallel` becomes under GCC. Called by name, so that Clang uses
@@ -84,6 +89,39 @@ void enter(void* argument) {
 }
 
 }  // namespace
+
+#if defined(__linux__)
+namespace {
+
+// The clock of the time that a thread was on a core, of the first of OpenMP's threads.
+struct WorkerClock {
+  clockid_t id;
+  bool known;
+};
+
+void find_clock(void* argument) {
+  WorkerClock& clock = *static_cast<WorkerClock*>(argument);
+  if (omp_get_thread_num() == 1) clock.known = pthread_getcpuclockid(pthread_self(), &clock.id) == 0;
+}
+
+// libgomp's threads do not outlive a fork, and its regions wait for them.
+std::atomic<bool> is_child{false};
+const int watches_forks = pthread_atfork(nullptr, nullptr, [] { is_child = true; });
+
+}  // namespace
+
+bool openmp_is_awake(int nthreads) {
+  static thread_local WorkerClock clock{};
+  if (nthreads < 2 || is_child || watches_forks != 0) return false;
+  if (!clock.known) GOMP_parallel(find_clock, &clock, static_cast<unsigned>(nthreads), 0);
+  timespec first{}, second{};
+  // An error: that thread is gone. OpenMP starts others when their number changes.
+  clock.known = clock.known && clock_gettime(clock.id, &first) == 0 && clock_gettime(clock.id, &second) == 0;
+  return first.tv_nsec != second.tv_nsec;
+}
+#else
+bool openmp_is_awake(int) { return false; }
+#endif
 
 void detail::run_team(int nthreads, void (*body)(void*, ThreadContext&), void* data) {
   Region region{{}, body, data};

@@ -67,6 +67,10 @@ void finish(ThreadContext& context);
 constexpr int kSpins = 2000;
 void relax(int& spins);
 
+// Whether the OpenMP threads of the calling thread are on cores right now. They spin for milliseconds after
+// each region, of torch's or of run_team; other threads would compete with them meanwhile.
+bool openmp_is_awake(int nthreads);
+
 namespace detail {
 void run_team(int nthreads, void (*body)(void*, ThreadContext&), void* data);
 }

@@ -34,14 +34,12 @@ class RecordedPlan {
 
   int64_t scratch(int nthreads) const { return plan_.scratch(nthreads); }
 
-  void run(const Addresses& externals, int nthreads, bool openmp) {
-    launch(externals, nthreads, openmp, nullptr);
-  }
+  void run(const Addresses& externals, int nthreads) { launch(externals, nthreads, nullptr); }
 
-  py::array_t<double> profile(const Addresses& externals, int nthreads, bool openmp) {
+  py::array_t<double> profile(const Addresses& externals, int nthreads) {
     py::array_t<double> seconds(plan_.size());
     std::fill_n(seconds.mutable_data(), plan_.size(), 0.0);
-    launch(externals, nthreads, openmp, seconds.mutable_data());
+    launch(externals, nthreads, seconds.mutable_data());
     return seconds;
   }
 
@@ -54,7 +52,7 @@ class RecordedPlan {
     return made;
   }
 
-  void launch(const Addresses& externals, int nthreads, bool openmp, double* seconds) {
+  void launch(const Addresses& externals, int nthreads, double* seconds) {
     require(externals.size() == externals_ && nthreads >= 1,
             "plan: run() got " + std::to_string(externals.size()) + " addresses and " +
                 std::to_string(nthreads) + " threads: pass " + std::to_string(externals_) +
@@ -62,7 +60,7 @@ class RecordedPlan {
     std::vector<char*> pointers;
     for (const uintptr_t address : externals) pointers.push_back(reinterpret_cast<char*>(address));
     const py::gil_scoped_release release;
-    plan_.run(pointers, nthreads, openmp, seconds);
+    plan_.run(pointers, nthreads, seconds);
   }
 
   Plan plan_;
@@ -78,9 +76,9 @@ void register_plan(py::module_& m) {
       .def("__exit__", &RecordedPlan::exit)
       .def("__len__", &RecordedPlan::size)
       .def("scratch", &RecordedPlan::scratch, py::arg("nthreads"))
-      .def("run", &RecordedPlan::run, py::arg("externals"), py::arg("nthreads"), py::arg("openmp") = false)
-      .def("profile", &RecordedPlan::profile, py::arg("externals"), py::arg("nthreads"),
-           py::arg("openmp") = false);
+      .def("run", &RecordedPlan::run, py::arg("externals"), py::arg("nthreads"))
+      .def("profile", &RecordedPlan::profile, py::arg("externals"), py::arg("nthreads"));
+  m.def("openmp_is_awake", &openmp_is_awake, py::arg("nthreads"));
 }
 
 }  // namespace fastnets

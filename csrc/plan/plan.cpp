@@ -22,8 +22,14 @@ void submit(std::unique_ptr<Step> step, int nthreads) {
   if (recording != nullptr) return recording->add(std::move(step));
   static thread_local Buffer buffer;
   const pybind11::gil_scoped_release release;
-  void* scratch = buffer.at_least(step->scratch(nthreads));
-  run_team(nthreads, [&](ThreadContext& context) { step->run(scratch, context); });
+  struct Call {
+    const Step* step;
+    void* scratch;
+  } call{step.get(), buffer.at_least(step->scratch(nthreads))};
+  const auto run = [](void* data, int64_t, ThreadContext& context) {
+    static_cast<Call*>(data)->step->run(static_cast<Call*>(data)->scratch, context);
+  };
+  run_steps(nthreads, 1, run, &call);
 }
 
 void retain(const pybind11::handle& owner) {
@@ -69,26 +75,19 @@ int64_t Plan::scratch(int nthreads) const {
   return most;
 }
 
-void Plan::run(const std::vector<char*>& externals, int nthreads, bool openmp, double* seconds) {
+void Plan::run(const std::vector<char*>& externals, int nthreads, double* seconds) {
   for (const Patch& patch : patches_) {
     const char* address = externals[static_cast<size_t>(patch.external)] + patch.offset;
     std::memcpy(patch.slot, &address, sizeof address);
   }
   memory_ = scratch_.at_least(scratch(nthreads));
-  if (seconds == nullptr) return run_together(size(), nthreads, openmp);
+  if (seconds == nullptr) return run_steps(nthreads, size(), &Plan::run_step, this);
   for (first_ = 0; first_ < size(); ++first_) {
     const double start = now();
-    run_together(1, nthreads, openmp);
+    run_steps(nthreads, 1, &Plan::run_step, this);
     seconds[first_] += now() - start;
   }
   first_ = 0;
-}
-
-void Plan::run_together(int64_t steps, int nthreads, bool openmp) {
-  if (!openmp) return run_steps(nthreads, steps, &Plan::run_step, this);
-  run_team(nthreads, [&](ThreadContext& context) {
-    for (int64_t step = 0; step < steps; ++step) run_step(this, step, context);
-  });
 }
 
 void Plan::run_step(void* self, int64_t step, ThreadContext& context) {

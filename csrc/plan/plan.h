@@ -31,9 +31,8 @@ class Plan {
   int64_t scratch(int nthreads) const;
 
   // Runs all steps; `externals` are the addresses of the external regions, in their order. Not for two
-  // threads at once. The caller holds no GIL. `openmp`: on OpenMP's threads instead of the pool's; `seconds`:
-  // where to add each step's time, or null.
-  void run(const std::vector<char*>& externals, int nthreads, bool openmp, double* seconds);
+  // threads at once. The caller holds no GIL. `seconds`: where to add each step's time, or null.
+  void run(const std::vector<char*>& externals, int nthreads, double* seconds);
 
  private:
   struct Patch {
@@ -41,7 +40,6 @@ class Plan {
     int64_t external, offset;  // of an external region, bytes from its start
   };
 
-  void run_together(int64_t steps, int nthreads, bool openmp);
   static void run_step(void* self, int64_t step, ThreadContext& context);
 
   std::vector<Region> regions_;

@@ -177,7 +177,13 @@ Pool& pool() {
 }  // namespace
 
 void run_steps(int nthreads, int64_t steps, void (*step)(void*, int64_t, ThreadContext&), void* data) {
-  if (steps == 0 || (nthreads > 1 && pool().run(nthreads, steps, step, data))) return;
+  if (steps == 0) return;
+  if (openmp_is_awake(nthreads)) {
+    return run_team(nthreads, [&](ThreadContext& context) {
+      for (int64_t i = 0; i < steps; ++i) step(data, i, context);
+    });
+  }
+  if (nthreads > 1 && pool().run(nthreads, steps, step, data)) return;
   Team team;
   ThreadContext context{&team, 0, nthreads};
   for (int64_t i = 0; i < steps; ++i) step(data, i, context);

@@ -13,7 +13,6 @@ import statistics
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import prod
 from time import perf_counter
 from typing import Any
 
@@ -89,7 +88,6 @@ class Instance:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.arena = torch.empty(plan.storage.bytes, dtype=torch.uint8)
-        self.openmp = any(map(_runs_in_openmp, plan.graph.nodes))
         self.several: dict[Node, Any] = {}  # results of torch steps that are several
         self.seconds: dict[Node, float] = {}
         self.external_buffers = [buffer for buffer in plan.storage.buffers if buffer.external]
@@ -161,21 +159,6 @@ class Instance:
             native.nodes += [node] * (len(native.calls) - len(native.nodes))
 
 
-def _runs_in_openmp(node: Node) -> bool:
-    """Whether torch divides the step among its threads.
-
-    Those of OpenMP then spin for milliseconds, on the cores of the pool's threads. So the kernels of a network with
-    such steps run on OpenMP's threads, too: 1.2 to 2.8 times as fast as on the pool (timm's convnextv2_nano 1.5 and
-    levit_128 1.9, torchvision's swin_t 1.9, monai's UNETR 1.4; Zen 5, two cores).
-    """
-    values = (node, *node.inputs)
-    return isinstance(node.kernel, Torch) and any(prod(value.shape) >= _TORCH_GRAIN for value in values)
-
-
-_TORCH_GRAIN = 32768
-"""Elements that torch leaves to one thread (at::internal::GRAIN_SIZE)."""
-
-
 @dataclass
 class _Native:
     """Kernel calls that follow each other: one call of _C. `nodes` names the node of each."""
@@ -186,10 +169,9 @@ class _Native:
     def run(self, instance: Instance, timed: bool) -> None:
         addresses = [instance.externals[buffer].data_ptr() for buffer in instance.external_buffers]
         if not timed:
-            self.calls.run(addresses, instance.plan.nthreads, instance.openmp)
+            self.calls.run(addresses, instance.plan.nthreads)
             return
-        times = self.calls.profile(addresses, instance.plan.nthreads, instance.openmp)
-        for node, seconds in zip(self.nodes, times, strict=True):
+        for node, seconds in zip(self.nodes, self.calls.profile(addresses, instance.plan.nthreads), strict=True):
             instance.seconds[node] = instance.seconds.get(node, 0.0) + float(seconds)
 
 
