@@ -82,8 +82,8 @@ x.add_(1)
 activation(x, "relu", implementation="native")
 child = os.fork()
 if child == 0:
-    same = torch.Tensor.equal(activation(x, "relu", implementation="native"), x)
-    os._exit(0 if same and not _C.openmp_is_awake(2) else 1)
+    y = activation(x, "relu", implementation="native").numpy()  # torch's own operations would wait for ever
+    os._exit(0 if (y == 2).all() and not _C.openmp_is_awake(2) else 1)
 raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
