@@ -12,9 +12,8 @@ from fastnets.engine.graph import Graph, Node
 aten = torch.ops.aten
 
 RESHAPES = ("view", "reshape", "unsqueeze", "squeeze", "_unsafe_view")
-
-
 MOST_PARTS = 8
+"""Values of a sum that becomes additions."""
 
 
 def recognize(graph: Graph) -> None:

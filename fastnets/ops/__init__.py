@@ -6,7 +6,7 @@ would put it in the place of its function.
 
 from fastnets.ops.activation import activation
 from fastnets.ops.channel_norm import layer_norm, local_response_norm, softmax
-from fastnets.ops.combine import add, divide, multiply, prelu, subtract
+from fastnets.ops.combine import add, multiply, prelu
 from fastnets.ops.conv import PackedConv, conv
 from fastnets.ops.conv_transpose import PackedConvTranspose, conv_transpose
 from fastnets.ops.depthwise import depthwise
@@ -46,7 +46,6 @@ __all__ = [
     "conv",
     "conv_transpose",
     "depthwise",
-    "divide",
     "global_avg_pool",
     "global_max_pool",
     "grid_sample",
@@ -66,7 +65,6 @@ __all__ = [
     "roi_align",
     "separable",
     "softmax",
-    "subtract",
     "upfirdn2d",
     "window_accumulate",
     "window_gather",

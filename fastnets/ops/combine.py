@@ -67,30 +67,6 @@ def multiply(
     return _combine(x, other, "multiply", activation, parameters, implementation)
 
 
-def subtract(
-    x: Tensor,
-    other: Tensor,
-    *,
-    activation: str = "none",
-    parameters: Sequence[float] = (),
-    implementation: str | None = None,
-) -> Tensor:
-    """activation(x - other); see add."""
-    return _combine(x, other, "subtract", activation, parameters, implementation)
-
-
-def divide(
-    x: Tensor,
-    other: Tensor,
-    *,
-    activation: str = "none",
-    parameters: Sequence[float] = (),
-    implementation: str | None = None,
-) -> Tensor:
-    """activation(x / other); see add."""
-    return _combine(x, other, "divide", activation, parameters, implementation)
-
-
 def prelu(x: Tensor, weight: Tensor, *, implementation: str | None = None) -> Tensor:
     """x where it is not negative, else weight * x; weight is (C,) or (1,); see add (https://arxiv.org/abs/1502.01852)."""
     if weight.dim() != 1:
