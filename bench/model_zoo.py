@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +75,7 @@ def _unet(dims: int, channels: int, width: int) -> nn.Module:
     return create_model("unet", dims=dims, in_channels=channels, num_classes=2, width=width)
 
 
-def from_torchvision(name: str) -> nn.Module:
+def from_torchvision(name: str, **options: Any) -> nn.Module:
     """A network of torchvision, whose operators must be declared where its compiled part does not fit torch."""
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in ("nms", "qnms"):
@@ -82,7 +83,7 @@ def from_torchvision(name: str) -> nn.Module:
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     import torchvision
 
-    model: nn.Module = torchvision.models.get_model(name, weights=None)
+    model: nn.Module = torchvision.models.get_model(name, weights=None, **options)
     _LIBRARIES.append(library)  # its operators go with it
     return model
 

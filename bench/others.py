@@ -69,7 +69,8 @@ Built = tuple[nn.Module, tuple[int, ...]]
 
 
 def _torchvision(name: str) -> Built:
-    model = from_torchvision(name)
+    segments = name.startswith(("deeplabv3", "fcn", "lraspp"))
+    model = from_torchvision(name, **({"weights_backbone": None} if segments else {}))
     video = name.endswith("_18")
     return model, (1, 3, 16, 112, 112) if video else (1, 3, 299, 299) if "inception" in name else (1, 3, 224, 224)
 

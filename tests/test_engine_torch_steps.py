@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 import threading
 
 import torch
@@ -48,6 +50,26 @@ def test_callers_at_the_same_time() -> None:
         thread.join()
     assert len(errors) == 80
     assert max(errors) <= 1e-5
+
+
+def test_threads_that_come_late_write_to_no_other_step() -> None:
+    """On OpenMP's threads, of which other processes take the cores: whoever was off its core is steps behind."""
+    torch.manual_seed(0)
+    widths = [8, 24, 16, 48, 8, 32, 16, 64, 8]
+    layers = [nn.Conv2d(a, b, 3, 1, 1) for a, b in zip(widths, widths[1:], strict=False)]
+    model, x = nn.Sequential(*layers).eval(), image(14)
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
+    try:
+        with thread_count(2), torch.inference_mode():
+            optimized, exact = optimize(model, x), copy.deepcopy(model).double()
+            expected, values = exact(x.double()), torch.ones(1 << 17)
+            for _ in range(1000):
+                values.add_(1)
+                assert relative_error(optimized(x), expected) <= 1e-5
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
 
 
 def test_explain_times_every_step() -> None:

@@ -17,21 +17,35 @@ constexpr auto kPatience = std::chrono::microseconds(200);
 
 constexpr int kMostThreads = 255;
 
-class Pool {
+// Threads that go through the steps of a job together, wherever they come from.
+class Crew {
  public:
-  // Runs a job if no other caller does; false otherwise.
-  bool run(int nthreads, int64_t steps, void (*step)(void*, int64_t, ThreadContext&), void* data) {
-    const std::unique_lock<std::mutex> mine(callers_, std::try_to_lock);
-    if (!mine.owns_lock()) return false;
-    nthreads = nthreads < kMostThreads ? nthreads : kMostThreads;
-    grow(nthreads - 1);
+  void start(int nthreads, int64_t steps, void (*step)(void*, int64_t, ThreadContext&), void* data) {
     const int64_t first = step_of(gate_.load(std::memory_order_relaxed));
-    const int64_t end = first + steps;
-    job_ = {step, data, first, end, nthreads, team_.loop()};
+    job_ = {step, data, first, first + steps, nthreads, team_.loop()};
     gate_.store(pack(first, nthreads, true), std::memory_order_seq_cst);
-    if (sleepers_.load(std::memory_order_seq_cst) > 0) wake();
-    for (int spins = 0; step_of(gate_.load(std::memory_order_acquire)) < end; relax(spins)) work(0);
-    return true;
+  }
+
+  // Whether there is a step that this thread may enter.
+  bool wants(int thread) const {
+    const uint64_t gate = gate_.load(std::memory_order_seq_cst);
+    return open(gate) && thread < threads_of(gate);
+  }
+
+  // Runs the steps of the job from the current one on, until there is none. The job cannot change while a
+  // thread is in one of its steps.
+  void work(int thread) {
+    for (uint64_t gate; enter(thread, gate);) {
+      ThreadContext context{&team_, thread, job_.threads, job_.loop};
+      job_.step(job_.data, step_of(gate) - job_.first, context);
+      leave(step_of(gate));
+    }
+  }
+
+  // The same, and waits for the end. For threads that nobody gives another job meanwhile.
+  void work_to_the_end(int thread) {
+    const int64_t end = job_.end;
+    for (int spins = 0; step_of(gate_.load(std::memory_order_acquire)) < end; relax(spins)) work(thread);
   }
 
  private:
@@ -52,6 +66,51 @@ class Pool {
   static int64_t step_of(uint64_t gate) { return static_cast<int64_t>(gate >> 17); }
   static bool open(uint64_t gate) { return (gate & kOpen) != 0; }
 
+  bool enter(int thread, uint64_t& gate) {
+    gate = gate_.load(std::memory_order_acquire);
+    while (open(gate) && thread < threads_of(gate)) {
+      if (gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel)) return true;
+    }
+    return false;
+  }
+
+  // All items of the step are done once one thread leaves it. The last to leave opens the next step: whoever
+  // is still in this one may write to its scratch memory, which the next one divides among threads anew.
+  void leave(int64_t step) {
+    uint64_t gate = gate_.load(std::memory_order_acquire);
+    for (;;) {
+      const bool last = (gate & kInside) == 1;
+      // Shut while the job changes, so that no other thread reads it.
+      const uint64_t after = last ? pack(step, job_.threads, false) : gate - 1;
+      if (!gate_.compare_exchange_weak(gate, after, std::memory_order_acq_rel)) continue;
+      if (last) {
+        job_.loop = team_.loop();
+        gate_.store(pack(step + 1, job_.threads, step + 1 < job_.end), std::memory_order_seq_cst);
+      }
+      break;
+    }
+    for (int spins = 0; step_of(gate_.load(std::memory_order_acquire)) == step;) relax(spins);
+  }
+
+  Job job_{};
+  Team team_;
+  alignas(64) std::atomic<uint64_t> gate_{0};
+};
+
+class Pool {
+ public:
+  // Runs a job if no other caller does; false otherwise.
+  bool run(int nthreads, int64_t steps, void (*step)(void*, int64_t, ThreadContext&), void* data) {
+    const std::unique_lock<std::mutex> mine(callers_, std::try_to_lock);
+    if (!mine.owns_lock()) return false;
+    grow(nthreads - 1);
+    crew_.start(nthreads, steps, step, data);
+    if (sleepers_.load(std::memory_order_seq_cst) > 0) wake();
+    crew_.work_to_the_end(0);
+    return true;
+  }
+
+ private:
   void grow(int workers) {
     while (static_cast<int>(workers_.size()) < workers) {
       std::thread worker(&Pool::serve, this, static_cast<int>(workers_.size()) + 1);
@@ -91,22 +150,17 @@ class Pool {
   [[noreturn]] void serve(int thread) {
     for (;;) {
       wait_for_work(thread);
-      work(thread);
+      crew_.work(thread);
     }
-  }
-
-  bool wanted(int thread) const {
-    const uint64_t gate = gate_.load(std::memory_order_seq_cst);
-    return open(gate) && thread < threads_of(gate);
   }
 
   void wait_for_work(int thread) {
     const auto patience = std::chrono::steady_clock::now() + kPatience;
-    for (int round = 0; !wanted(thread); ++round) {
+    for (int round = 0; !crew_.wants(thread); ++round) {
       if (round % 64 == 63 && std::chrono::steady_clock::now() > patience) {
         std::unique_lock<std::mutex> lock(sleep_);
         sleepers_.fetch_add(1, std::memory_order_seq_cst);
-        wake_.wait(lock, [&] { return wanted(thread); });
+        wake_.wait(lock, [&] { return crew_.wants(thread); });
         sleepers_.fetch_sub(1, std::memory_order_relaxed);
         take_any_core();
       }
@@ -116,41 +170,6 @@ class Pool {
     }
   }
 
-  // Runs the steps of the job from the current one on, until there is none. The job cannot change while a
-  // thread is in one of its steps.
-  void work(int thread) {
-    for (uint64_t gate; enter(thread, gate);) {
-      ThreadContext context{&team_, thread, job_.threads, job_.loop};
-      job_.step(job_.data, step_of(gate) - job_.first, context);
-      leave(step_of(gate));
-    }
-  }
-
-  bool enter(int thread, uint64_t& gate) {
-    gate = gate_.load(std::memory_order_acquire);
-    while (open(gate) && thread < threads_of(gate)) {
-      if (gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acq_rel)) return true;
-    }
-    return false;
-  }
-
-  // All items of the step are done once one thread leaves it. The last to leave opens the next step.
-  void leave(int64_t step) {
-    uint64_t gate = gate_.load(std::memory_order_acquire);
-    for (;;) {
-      const bool last = (gate & kInside) == 1;
-      // Shut while the job changes, so that no other thread reads it.
-      const uint64_t after = last ? pack(step, job_.threads, false) : gate - 1;
-      if (!gate_.compare_exchange_weak(gate, after, std::memory_order_acq_rel)) continue;
-      if (last) {
-        job_.loop = team_.loop();
-        gate_.store(pack(step + 1, job_.threads, step + 1 < job_.end), std::memory_order_seq_cst);
-      }
-      break;
-    }
-    for (int spins = 0; step_of(gate_.load(std::memory_order_acquire)) == step;) relax(spins);
-  }
-
   std::mutex callers_, sleep_;
   std::condition_variable wake_;
   std::atomic<int> sleepers_{0};
@@ -158,9 +177,7 @@ class Pool {
   cpu_set_t cores_{};  // of the last caller that woke threads; with sleep_
 #endif
   std::vector<std::thread::native_handle_type> workers_;
-  Job job_{};
-  Team team_;
-  alignas(64) std::atomic<uint64_t> gate_{0};
+  Crew crew_;
 };
 
 // Never destroyed: its threads run until the process ends. A forked child has none of them, and starts its
@@ -178,10 +195,11 @@ Pool& pool() {
 
 void run_steps(int nthreads, int64_t steps, void (*step)(void*, int64_t, ThreadContext&), void* data) {
   if (steps == 0) return;
+  nthreads = nthreads < kMostThreads ? nthreads : kMostThreads;
   if (openmp_is_awake(nthreads)) {
-    return run_team(nthreads, [&](ThreadContext& context) {
-      for (int64_t i = 0; i < steps; ++i) step(data, i, context);
-    });
+    Crew crew;
+    crew.start(nthreads, steps, step, data);
+    return run_team(nthreads, [&](const ThreadContext& context) { crew.work_to_the_end(context.thread); });
   }
   if (nthreads > 1 && pool().run(nthreads, steps, step, data)) return;
   Team team;
