@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import subprocess
 import sys
 import threading
@@ -56,8 +57,8 @@ def test_threads_that_come_late_write_to_no_other_step() -> None:
     """On OpenMP's threads, of which other processes take the cores: whoever was off its core is steps behind."""
     torch.manual_seed(0)
     widths = [8, 24, 16, 48, 8, 32, 16, 64, 8]
-    layers = [nn.Conv2d(a, b, 3, 1, 1) for a, b in zip(widths, widths[1:], strict=False)]
-    model, x = nn.Sequential(*layers).eval(), image(14)
+    pairs = [(nn.Conv2d(a, a, 3, 1, 1, groups=a), nn.Conv2d(a, b, 1)) for a, b in itertools.pairwise(widths)]
+    model, x = nn.Sequential(*itertools.chain(*pairs)).eval(), image(14)
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2)]
     try:
         with thread_count(2), torch.inference_mode():
