@@ -30,7 +30,7 @@ from torch.utils._pytree import tree_leaves
 
 from fastnets import _C, optimize
 
-TURNS, SECONDS = 7, 0.15  # of each turn, at least one call
+TURNS, SECONDS = 5, 0.1  # of each turn, at least one call
 
 TORCHVISION = """alexnet squeezenet1_1 mnasnet1_0 mobilenet_v3_large mobilenet_v3_small efficientnet_b0
 efficientnet_v2_s regnet_y_800mf regnet_x_1_6gf resnext50_32x4d wide_resnet50_2 shufflenet_v2_x1_0 inception_v3
@@ -197,7 +197,8 @@ def main() -> None:
         command = [sys.executable, __file__, "--threads", str(args.threads), "--one", package, name]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            print(f"{package}/{name} failed: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+            last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+            print(f"{package}/{name} failed: {last}", file=sys.stderr)
             continue
         update(target, [json.loads(done.stdout.splitlines()[-1])], "package", "network")
 
