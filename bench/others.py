@@ -59,7 +59,11 @@ MONAI: dict[str, tuple[tuple[Any, ...], dict[str, Any], tuple[int, ...]]] = {
     "UNETR": ((1, 2, (64, 64, 64)), {}, (1, 1, 64, 64, 64)),
     "SwinUNETR": ((1, 2), {"feature_size": 24}, (1, 1, 64, 64, 64)),
     "DenseNet121": ((3, 1, 2), {}, (1, 1, 64, 64, 64)),
-    "AHNet": ((), {"spatial_dims": 3, "out_channels": 2, "upsample_mode": "trilinear"}, (1, 1, 64, 64, 64)),
+    "AHNet": (
+        (),
+        {"spatial_dims": 3, "out_channels": 2, "psp_block_num": 0, "upsample_mode": "trilinear"},
+        (1, 1, 64, 64, 64),
+    ),
     "AutoEncoder": ((3, 1, 1, (16, 32, 64), (2, 2, 2)), {}, (1, 1, 64, 64, 64)),
     "RegUNet": ((3, 1, 8, 3), {}, (1, 1, 64, 64, 64)),
     "LocalNet": ((3, 1, 8, (0, 1, 2, 3), "zeros", None, 3), {}, (1, 1, 64, 64, 64)),
