@@ -313,3 +313,33 @@ def test_wrong_arguments_are_named() -> None:
         PackedConv(weight.double())
     with torch.no_grad(), pytest.raises(InputError, match="planar cannot run: out has strides"):
         packed(x, out=torch.zeros(1, 6, 6, 6))
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_products_leave_out_taps_that_no_pixel_of_a_block_has(data: st.DataObject) -> None:
+    """Of whole factors: 16 channels in float32, 32 in bfloat16, of which fewer make part of one."""
+    axes = data.draw(st.integers(1, 3))
+    channels = data.draw(st.sampled_from([16, 32, 64, 8]))
+    groups = data.draw(st.sampled_from([1, 1, 2]))
+    spatial = data.draw(st.lists(st.integers(1, 9), min_size=axes, max_size=axes))
+    kernel = data.draw(st.lists(st.sampled_from([1, 2, 3, 3, 5]), min_size=axes, max_size=axes))
+    dilation = data.draw(st.lists(st.integers(1, 6), min_size=axes, max_size=axes))
+    stride = data.draw(st.lists(st.integers(1, 2), min_size=axes, max_size=axes))
+    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    padding = [(data.draw(st.integers(0, r + 2)), data.draw(st.integers(0, r + 2))) for r in reach]
+    padding = [
+        (before, max(after, r + 1 - n - before)) for (before, after), r, n in zip(padding, reach, spatial, strict=True)
+    ]
+    dtype = data.draw(st.sampled_from([torch.float32, torch.bfloat16]))
+    random = torch.Generator().manual_seed(data.draw(st.integers(0, 9)))
+    x = torch.randn((data.draw(st.integers(1, 2)), channels * groups, *spatial), generator=random).to(dtype)
+    weight = torch.randn((data.draw(st.sampled_from([8, 40])) * groups, channels, *kernel), generator=random).to(dtype)
+    config = ConvConfig("product", block=data.draw(st.integers(1, 40)))
+    options = {"stride": stride, "dilation": dilation, "groups": groups}
+    exact = getattr(functional, f"conv{axes}d")
+    widths = [width for pair in reversed(padding) for width in pair]
+    expected = exact(functional.pad(x.double(), widths), weight.double(), **options)
+    with poisoned(), thread_count(data.draw(st.integers(1, 3))):
+        actual = PackedConv(weight, padding=padding, config=config, **options)(x)
+    assert relative_error(actual, expected) <= (2e-6 if dtype == torch.float32 else 4e-3)

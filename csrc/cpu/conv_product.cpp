@@ -84,19 +84,59 @@ FASTNETS_INLINE void put(T* row, int64_t block_stride, int64_t k, const T* sourc
   }
 }
 
-// The taps of one output pixel, in the order z, y, x, channel. `x` points to the first channel of the group.
+// Taps [from, to) of a kernel, in the order z, y, x.
+struct Taps {
+  int64_t from, to;
+};
+
+// Those from the first to the last that lie inside of the image for any of the pixels [first, first + count);
+// one at least. Where dilation is wide, most do not: 3x3 with dilation 24 on 32 x 32 pixels needs a third.
 template <class T>
-void gather_pixel(const Plan<T>& plan, const T* x, const Pixel& p, T* row) {
+Taps taps_inside(const Plan<T>& plan, int64_t first, int64_t count) {
+  const ConvShape& s = plan.s;
+  const int64_t taps = s.taps();
+  if (taps == 1 || plan.cin % kColumns<T> != 0) return {0, taps};  // whole factors are left out, or none
+  const auto is_inside = [&](int64_t axis, int64_t pixel, int64_t tap) {
+    const int64_t at = pixel * s.stride[axis] - s.pad[axis] + tap * s.dilation[axis];
+    return at >= 0 && at < s.in[axis];
+  };
+  Taps found{taps, 0};
+  for (int64_t i = first; i < first + count;) {
+    const Pixel p = plan.pixel(i);
+    const int64_t end = least(s.out[2], p.x + first + count - i);
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      const int64_t line = tap / s.kernel[2];
+      if ((tap >= found.from && tap < found.to) || !is_inside(0, p.z, line / s.kernel[1]) ||
+          !is_inside(1, p.y, line % s.kernel[1])) {
+        continue;
+      }
+      bool any = false;
+      for (int64_t x = p.x; x < end && !any; ++x) any = is_inside(2, x, tap % s.kernel[2]);
+      if (any) found = {least(found.from, tap), tap < found.to ? found.to : tap + 1};
+    }
+    i += end - p.x;
+  }
+  return found.from < found.to ? found : Taps{0, 1};
+}
+
+// The taps of one output pixel, and then its channels. `x` points to the first channel of the group.
+template <class T>
+void gather_pixel(const Plan<T>& plan, const T* x, const Pixel& p, const Taps& taps, T* row) {
   const ConvShape& s = plan.s;
   const int64_t* stride = plan.call.x_stride;
   const int64_t x0 = p.x * s.stride[2] - s.pad[2], step = s.dilation[2];
   // Where the taps of a kernel row touch, they are one run: with 3 channels, 21 floats instead of 7 times 3.
   const bool joined = step == 1 && stride[3] == plan.cin && x0 >= 0 && x0 + s.kernel[2] <= s.in[2];
   int64_t k = 0;
+  const int64_t from = taps.from * plan.cin, to = taps.to * plan.cin;
   for (int64_t i = 0; i < s.kernel[0]; ++i) {
     const int64_t z = p.z * s.stride[0] - s.pad[0] + i * s.dilation[0];
     for (int64_t j = 0; j < s.kernel[1]; ++j) {
       const int64_t y = p.y * s.stride[1] - s.pad[1] + j * s.dilation[1];
+      if (k + s.kernel[2] * plan.cin <= from || k >= to) {
+        k += s.kernel[2] * plan.cin;
+        continue;
+      }
       const bool inside = z >= 0 && z < s.in[0] && y >= 0 && y < s.in[1];
       const T* line = inside ? x + p.image * stride[0] + z * stride[1] + y * stride[2] : nullptr;
       if (!inside || joined) {
@@ -127,12 +167,12 @@ struct Private {
 // place: a copy would wait for the stores of the product before it (64 channels: 1.05 of the time).
 template <class Kind, class T>
 FASTNETS_INLINE void multiply_panel(Kind, Rows<T> rows, bool in_place, const RowCut& cut, const T* b,
-                                    bool first, bool last, int64_t depth, Target<T>& target,
-                                    const Epilogue& epilogue) {
+                                    bool first, bool last, int64_t panel_depth, int64_t depth,
+                                    Target<T>& target, const Epilogue& epilogue) {
   const T* const a = rows.a;
   const int64_t *const y_offset = target.y_offset, *const residual_offset = target.residual_offset;
   const int64_t elements = depth * Kind::kVectors * Vec::width;
-  const T* const next = last ? nullptr : b + elements;
+  const T* const next = last ? nullptr : b + panel_depth * Kind::kVectors * Vec::width;
   for (int64_t part = 0; part < cut.parts; ++part) {
     const int64_t begin = cut.begin(part), count = cut.begin(part + 1) - begin;
     rows.a = a + begin * rows.row_stride;
@@ -164,6 +204,9 @@ void run_item(const Plan<T>& plan, int64_t first, int64_t count, int64_t from, i
   const bool in_place =
       plan.pointwise && uniform && call.x_stride[3] * static_cast<int64_t>(sizeof(T)) % kSetStride != 0;
   const RowCut cut(count);
+  const Taps taps = call.strassen ? Taps{0, plan.s.taps()} : taps_inside(plan, first, count);
+  const int64_t skipped = taps.from * plan.cin;
+  const int64_t depth = taps.to == plan.s.taps() ? plan.depth - skipped : (taps.to - taps.from) * plan.cin;
   for (int64_t group = 0; group < plan.s.groups; ++group) {
     const T* x = static_cast<const T*>(call.x) + group * plan.cin;
     Rows<T> rows{own.strip, plan.block_stride, kColumns<T>};
@@ -172,7 +215,7 @@ void run_item(const Plan<T>& plan, int64_t first, int64_t count, int64_t from, i
     } else {
       p = start;
       for (int64_t i = 0; i < count; ++i) {
-        gather_pixel(plan, x, p, own.strip + i * kColumns<T>);
+        gather_pixel(plan, x, p, taps, own.strip + i * kColumns<T>);
         if (++p.x == plan.s.out[2]) p = plan.pixel(first + i + 1);
       }
     }
@@ -190,14 +233,15 @@ void run_item(const Plan<T>& plan, int64_t first, int64_t count, int64_t from, i
         paired = product.multiply(rows, count, weights, from, to, target, epilogue);
       }
     }
+    rows.a += skipped / kColumns<T> * plan.block_stride;
     for (int64_t panel = from + paired; panel < to; ++panel) {
       const int64_t done = panel * kPanelVectors * Vec::width;
       target.channel = group * plan.cout + done;
       target.lanes = least(plan.cout - done, kPanelVectors * Vec::width);
       const T* b = weights + done * plan.depth;
       with_panel(target.lanes, [&](auto kind) FASTNETS_INLINE_LAMBDA {
-        multiply_panel(kind, rows, in_place, cut, b, panel == from + paired, panel + 1 == to, plan.depth,
-                       target, epilogue);
+        multiply_panel(kind, rows, in_place, cut, b + skipped * decltype(kind)::kVectors * Vec::width,
+                       panel == from + paired, panel + 1 == to, plan.depth, depth, target, epilogue);
       });
       rows.cold = false;
     }
