@@ -90,12 +90,16 @@ struct Taps {
 };
 
 // Those from the first to the last that lie inside of the image for any of the pixels [first, first + count);
-// one at least. Where dilation is wide, most do not: 3x3 with dilation 24 on 32 x 32 pixels needs a third.
+// one at least. Looked for where padding is more than a quarter of the image, as wide dilations have it: 3x3
+// on 32 x 32 pixels with 2048 channels took 0.8 of the time with dilation 12, 0.53 with 24 and 0.14 with 36.
+// With less there is little to leave out, and looking took up to 0.04 of the time.
 template <class T>
 Taps taps_inside(const Plan<T>& plan, int64_t first, int64_t count) {
   const ConvShape& s = plan.s;
   const int64_t taps = s.taps();
-  if (taps == 1 || plan.cin % kColumns<T> != 0) return {0, taps};  // whole factors are left out, or none
+  bool wide = false;
+  for (int axis = 0; axis < 3; ++axis) wide = wide || 4 * s.pad[axis] > s.in[axis];
+  if (!wide || taps == 1 || plan.cin % kColumns<T> != 0) return {0, taps};  // only whole factors are left out
   const auto is_inside = [&](int64_t axis, int64_t pixel, int64_t tap) {
     const int64_t at = pixel * s.stride[axis] - s.pad[axis] + tap * s.dilation[axis];
     return at >= 0 && at < s.in[axis];
