@@ -266,8 +266,9 @@ def _several(draw: st.DrawFn, values: list[Tensor]) -> tuple[nn.Module, tuple[in
         return Call(lambda *v: torch.cat(v, 1)), reads
     if kind == "stack":
         return Call(lambda a, b: torch.cat([a, b], -1)), (first, second)
-    quotient = lambda a, b: a / (b.abs() + 1)  # noqa: E731
-    function = {"add": torch.add, "mul": torch.mul, "sub": torch.sub, "div": quotient}[kind]
+    if kind == "div":
+        return Call(lambda a, b: a / (b.abs() + 1)), (first, second)
+    function = {"add": torch.add, "mul": torch.mul, "sub": torch.sub}[kind]
     return Call(lambda a, b: function(a, b)), (first, second)
 
 

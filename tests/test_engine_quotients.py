@@ -42,6 +42,18 @@ def separable() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(256, 256, 3, padding=1, groups=256, bias=False), conv(1))
 
 
+class Residual(nn.Module):
+    """Zeros of the sum need those of both convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = conv(3), conv(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.first(x)
+        return y + self.second(x)
+
+
 def bordered() -> Tensor:
     """An image with zeros right of column 13, some of them in the tiles of others."""
     x = torch.randn(1, 256, 24, 24, generator=torch.Generator().manual_seed(1))
@@ -61,7 +73,7 @@ NETWORKS = {
     "separable": Cosines(separable(), dim=1),
     "transposed": Cosines(nn.ConvTranspose2d(256, 64, 4, 2, 1, bias=False), dim=1),
     "upsampled": Cosines(nn.Sequential(nn.Upsample(scale_factor=2), conv(3)), dim=1),
-    "residual": Cosines(nn.Sequential(conv(3), nn.ReLU()), dim=1),
+    "residual": Cosines(Residual(), dim=1),
 }
 
 

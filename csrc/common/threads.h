@@ -1,12 +1,13 @@
-// One parallel region for many kernels.
+// Kernels, and the threads of a parallel region.
 //
 // A kernel never opens a region. It is a function that every thread of a team calls with the same arguments
-// and its own ThreadContext, so that the caller decides how many kernels share a region:
+// and its own ThreadContext:
 //
-//   run_team(nthreads, [&](ThreadContext& context) {
-//     first_kernel(a, scratch, context);   // each kernel ends with finish(context): all its items are done
-//     second_kernel(b, scratch, context);
-//   });
+//   run_team(nthreads, [&](ThreadContext& context) { kernel(call, scratch, context); });
+//
+// Several kernels on the same scratch memory need more than one after the other in a region, as run_steps
+// (plan/pool.h) has it: a thread that comes late to the first may write tables there while others are in the
+// second.
 //
 //   void kernel(..., ThreadContext& context) {
 //     for (int64_t i; next_item(context, items, i);) work(i);

@@ -16,6 +16,7 @@ from torch import Tensor
 from fastnets.engine.graph import Graph, Node
 from fastnets.engine.kernels import Kernel, Torch, View
 from fastnets.engine.patterns import recognize
+from fastnets.engine.trace import AS_OTHER
 
 Lowered = tuple[Kernel, list[Node]]
 
@@ -59,7 +60,6 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 VIEWS = {"slice", "select", "view", "reshape", "permute", "transpose", "expand", "squeeze", "unsqueeze", "narrow"}
 VIEWS |= {"chunk", "split", "unbind", "flatten", "unflatten", "movedim", "diagonal", "split_with_sizes", "t", "numpy_T"}
 VIEWS |= {"_unsafe_view", "swapaxes"}
-AS_OTHER = {"expand_as", "reshape_as", "view_as"}  # of the other value, only the shape counts
 SAME = {"alias", "detach", "contiguous", "lift_fresh_copy", "lift", "clone", "dropout", "alpha_dropout"}
 SAME |= {"feature_dropout", "feature_alpha_dropout"}
 

@@ -212,14 +212,12 @@ class _Builder:
 
 # Their results are constants: of the values that they read, only shape and dtype count.
 _OF_SHAPE = {"new_zeros", "new_ones", "new_full", "zeros_like", "ones_like", "full_like"}
-
-
-_AS_OTHER = {"expand_as", "view_as", "reshape_as"}  # so are theirs, where the first value is one
+AS_OTHER = {"expand_as", "view_as", "reshape_as"}  # so are theirs, where the first value is one
 
 
 def _is_of_shape(target: Any, arguments: Any) -> bool:
     name = target._opname if isinstance(target, torch._ops.OpOverload) else ""
-    return name in _OF_SHAPE or (name in _AS_OTHER and not isinstance(arguments[0][0], Node))
+    return name in _OF_SHAPE or (name in AS_OTHER and not isinstance(arguments[0][0], Node))
 
 
 def _anything_like(node: Node) -> Tensor:
