@@ -8,7 +8,8 @@ namespace {
 constexpr int kHalf = Half::width;
 constexpr int kAhead = 4 * Vec::width;  // how far inputs are fetched in advance: 0.3 to 0.9 % of networks
 
-// How a vector of inputs is loaded: whole, its first lanes, or with each channel `multiplier` times.
+// How a vector of inputs, or of pairs of them, is loaded: whole, its first lanes, or with each channel
+// `multiplier` times.
 struct WholeVector {
   using V = Vec;
   int64_t channel;
@@ -17,6 +18,11 @@ struct WholeVector {
   FASTNETS_INLINE Vec operator()(const T* pixel) const {
     return Vec::load(pixel + channel);
   }
+#if defined(FASTNETS_LEVEL_avx512_bf16)
+  FASTNETS_INLINE PairOf<Vec> operator()(const Bf16* first, const Bf16* second) const {
+    return PairOf<Vec>::load(first + channel, second + channel);
+  }
+#endif
 };
 
 template <class Vector>
@@ -28,6 +34,11 @@ struct PartOf {
   FASTNETS_INLINE V operator()(const T* pixel) const {
     return V::load(pixel + channel, lanes);
   }
+#if defined(FASTNETS_LEVEL_avx512_bf16)
+  FASTNETS_INLINE PairOf<V> operator()(const Bf16* first, const Bf16* second) const {
+    return PairOf<V>::load(first + channel, second + channel, lanes);
+  }
+#endif
 };
 
 struct SpreadVector {
@@ -56,6 +67,9 @@ struct Shared {
   template <int kRows, int kCount, bool kInside, class T, class Source>
   static FASTNETS_INLINE void add(const Work<T>& work, const Source& source, const float* weights,
                                   typename Source::V (&sum)[kRows][kCount]) {
+#if defined(FASTNETS_LEVEL_avx512_bf16)
+    if constexpr (kSteps<T> == 2) return add_two_lines<kRows, kCount, kInside>(work, source, weights, sum);
+#endif
     for (int64_t i = 0; i < work.tables.lines; ++i) {
       const T* const line = work.tables.line[i];
       const int64_t first = work.tables.line_weights[0][i];
@@ -82,13 +96,12 @@ struct Shared {
 #pragma GCC unroll 8
       for (int k = 0; k < kWidth; ++k) weight[r][k] = V::load((r == 0 ? first : second) + k * Vec::width);
     }
-    const T* pixel = line + work.column[0];
+    int64_t at = work.segment.start;
 #pragma GCC unroll 32
-    for (int j = 0; j < (kCount - 1) * kStep + kWidth; ++j, pixel += work.input_pixel) {
-      if (!kInside && work.column[j] == kOutside) continue;
-      const T* const from = kInside ? pixel : line + work.column[j];
-      const V in = source(from);
-      if (kInside) __builtin_prefetch(from + source.channel + kAhead);
+    for (int j = 0; j < (kCount - 1) * kStep + kWidth; ++j, at += work.input_pixel) {
+      if (!kInside && (work.segment.outside >> j & 1) != 0) continue;
+      const V in = source(line + at);
+      if (kInside) __builtin_prefetch(line + at + source.channel + kAhead);
 #pragma GCC unroll 8
       for (int k = 0; k < kWidth; ++k) {
         const int n = (j - k) / kStep;
@@ -98,6 +111,52 @@ struct Shared {
       }
     }
   }
+
+#if defined(FASTNETS_LEVEL_avx512_bf16)
+  template <int kRows, int kCount, bool kInside, class Source>
+  static FASTNETS_INLINE void add_two_lines(const Work<Bf16>& work, const Source& source, const float* weights,
+                                            typename Source::V (&sum)[kRows][kCount]) {
+    using V = typename Source::V;
+    const RowTables<Bf16>& tables = work.tables;
+    for (int64_t i = 0; i < tables.lines; i += 2) {
+      const int64_t next = i + 1 < tables.lines ? i + 1 : i;
+      PairOf<V> weight[kRows][kWidth];
+#pragma GCC unroll 2
+      for (int r = 0; r < kRows; ++r) {
+        const int64_t of_first = tables.line_weights[r][i];
+        const int64_t of_second = next == i ? kOutside : tables.line_weights[r][next];
+        V first_weight[kWidth], second_weight[kWidth];
+        load_or_zero(weights, of_first, first_weight);
+        load_or_zero(weights, of_second, second_weight);
+#pragma GCC unroll 8
+        for (int k = 0; k < kWidth; ++k) weight[r][k] = pair_of(first_weight[k], second_weight[k]);
+      }
+      const Bf16 *const first = tables.line[i], *const second = tables.line[next];
+      int64_t at = work.segment.start;
+#pragma GCC unroll 32
+      for (int j = 0; j < (kCount - 1) * kStep + kWidth; ++j, at += work.input_pixel) {
+        if (!kInside && (work.segment.outside >> j & 1) != 0) continue;
+        const PairOf<V> in = source(first + at, second + at);
+#pragma GCC unroll 8
+        for (int k = 0; k < kWidth; ++k) {
+          const int n = (j - k) / kStep;
+          if (j < k || (j - k) % kStep != 0 || n >= kCount) continue;
+#pragma GCC unroll 2
+          for (int r = 0; r < kRows; ++r) sum[r][n] = fma(in, weight[r][k], sum[r][n]);
+        }
+      }
+    }
+  }
+
+  template <class V>
+  static FASTNETS_INLINE void load_or_zero(const float* weights, int64_t offset, V (&line)[kWidth]) {
+#pragma GCC unroll 8
+    for (int k = 0; k < kWidth; ++k) line[k] = V::set(0.0F);
+    if (offset == kOutside) return;
+#pragma GCC unroll 8
+    for (int k = 0; k < kWidth; ++k) line[k] = V::load(weights + offset + k * Vec::width);
+  }
+#endif
 };
 
 struct Unshared {
@@ -121,10 +180,32 @@ struct Unshared {
   }
 };
 
+// The results of a vector where more is to be done than Finish::plain: y is that of its first one.
+template <class V, class T>
+__attribute__((noinline)) void store_results(const V* value, int rows, int count, int lanes, T* y,
+                                             const T* residual, const Place<T>& place,
+                                             const ClampOf<V>& clamp) {
+  for (int i = 0; i < rows * count; ++i) {
+    const int64_t r = i / count, n = i % count;
+    T* const to = y + r * place.row + n * place.pixel;
+    V v = value[i];
+    if (residual != nullptr) {
+      v = v + V::load(residual + r * place.residual_row + n * place.residual_pixel, lanes);
+    }
+    if (place.stream) {
+      clamp(v).stream(to);
+    } else if (lanes == V::width || place.whole) {
+      clamp(v).store(to);
+    } else {
+      clamp(v).store(to, lanes);
+    }
+  }
+}
+
 template <class Pattern, int kRows, int kCount, bool kInside, class T, class Source>
 FASTNETS_INLINE void run_vector(const Work<T>& work, const Source& source, int64_t vector,
-                                const Place<T>& place, const Epilogue& epilogue) {
-  const ClampOf<typename Source::V> clamp(epilogue);
+                                const Place<T>& place, const Epilogue& epilogue,
+                                const ClampOf<typename Source::V>& clamp) {
   using V = typename Source::V;
   V sum[kRows][kCount];
 #pragma GCC unroll 2
@@ -132,50 +213,56 @@ FASTNETS_INLINE void run_vector(const Work<T>& work, const Source& source, int64
 #pragma GCC unroll 8
     for (int n = 0; n < kCount; ++n) sum[r][n] = V::set(0.0F);
   }
+  const int64_t channel = vector * Vec::width;
   const float* const weights =
-      static_cast<const float*>(work.plan.call.weights) + vector * work.plan.s.taps() * Vec::width;
+      static_cast<const float*>(work.plan.call.weights) + channel * work.plan.s.taps();
   Pattern::template add<kRows, kCount, kInside>(work, source, weights, sum);
-  const ChannelTermsOf<V> terms(epilogue, vector * Vec::width, source.lanes);
+  const ChannelTermsOf<V> terms(epilogue, channel, source.lanes);
   T* const first = place.y + vector / kSteps<T> * place.block + vector % kSteps<T> * Vec::width;
+  const bool whole = source.lanes == V::width || place.whole;
+  // Asked for each result, this took as long as the sums.
+  if (whole && !place.stream && place.residual == nullptr) {
+    const int64_t row = place.row, pixel = place.pixel;
+#pragma GCC unroll 2
+    for (int r = 0; r < kRows; ++r) {
+      T* y = first + r * row;
+#pragma GCC unroll 8
+      for (int n = 0; n < kCount; ++n, y += pixel) clamp(terms(sum[r][n])).store(y);
+    }
+    return;
+  }
+  V value[kRows * kCount];
 #pragma GCC unroll 2
   for (int r = 0; r < kRows; ++r) {
-    T* y = first + r * place.row;
 #pragma GCC unroll 8
-    for (int n = 0; n < kCount; ++n, y += place.pixel) {
-      V v = terms(sum[r][n]);
-      if (place.residual != nullptr) {
-        const int64_t offset = r * place.residual_row + n * place.residual_pixel + vector * Vec::width;
-        v = v + V::load(place.residual + offset, source.lanes);
-      }
-      if (place.stream) {
-        clamp(v).stream(y);
-      } else if (source.lanes == V::width || place.whole) {
-        clamp(v).store(y);
-      } else {
-        clamp(v).store(y, source.lanes);
-      }
-    }
+    for (int n = 0; n < kCount; ++n) value[r * kCount + n] = terms(sum[r][n]);
   }
+  store_results(value, kRows, kCount, source.lanes, first,
+                place.residual == nullptr ? nullptr : place.residual + channel, place, clamp);
 }
 
 template <class Pattern, int kRows, int kCount, class T>
 __attribute__((noinline)) void run_segment(const Work<T>& work, const Place<T>& place,
                                            const Epilogue& epilogue) {
   const int64_t channels = work.plan.s.cout, multiplier = work.plan.multiplier;
+  const ClampOf<Vec> clamp(epilogue);
   for (int64_t v = work.from; v < work.to; ++v) {
     const int64_t channel = v * Vec::width;
     const int lanes = static_cast<int>(least(Vec::width, channels - channel));
     if (multiplier > 1) {
       if constexpr (Pattern::kSpreads) {
         const SpreadVector source(channel, lanes, multiplier);
-        run_vector<Pattern, kRows, kCount, false>(work, source, v, place, epilogue);
+        run_vector<Pattern, kRows, kCount, false>(work, source, v, place, epilogue, clamp);
       }
-    } else if (lanes == Vec::width && work.inside) {
-      run_vector<Pattern, kRows, kCount, true>(work, WholeVector{channel}, v, place, epilogue);
+    } else if (lanes == Vec::width && work.segment.outside == 0) {
+      run_vector<Pattern, kRows, kCount, true>(work, WholeVector{channel}, v, place, epilogue, clamp);
+    } else if (lanes == Vec::width) {
+      run_vector<Pattern, kRows, kCount, false>(work, WholeVector{channel}, v, place, epilogue, clamp);
     } else if (lanes > kHalf || kHalf == Vec::width) {
-      run_vector<Pattern, kRows, kCount, false>(work, PartOf<Vec>{channel, lanes}, v, place, epilogue);
+      run_vector<Pattern, kRows, kCount, false>(work, PartOf<Vec>{channel, lanes}, v, place, epilogue, clamp);
     } else {
-      run_vector<Pattern, kRows, kCount, false>(work, PartOf<Half>{channel, lanes}, v, place, epilogue);
+      run_vector<Pattern, kRows, kCount, false>(work, PartOf<Half>{channel, lanes}, v, place, epilogue,
+                                                ClampOf<Half>(epilogue));
     }
   }
 }

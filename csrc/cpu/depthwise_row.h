@@ -10,6 +10,9 @@
 // for kernels of 3 and 5, which loads each input once; all others are Unshared and load it once a tap. Along
 // y two rows run as a pair where their stride is 1: the kernel is bound by what L1 takes from L2, and a pair
 // reads 4 lines, not 6.
+//
+// Where a multiply-add takes two Bf16 (cpu/factor.h), Shared gives it a column of two lines. A line that a row
+// does not read counts times 0: what is not finite there makes the row NaN.
 #pragma once
 
 #include "common/scratch.h"
@@ -36,7 +39,8 @@ FASTNETS_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b;
 
 struct Segment {
   int64_t x, count;  // outputs x, x + spacing, ...
-  int64_t inside;    // whether all their inputs are
+  int64_t start;     // Shared: of the first input, elements from the start of a line, even where it is outside
+  uint32_t outside;  // a bit an input that is outside; Unshared: whether there are any
 };
 
 struct RowPair {
@@ -53,7 +57,7 @@ struct RowPlan {
   bool shared;
   int64_t spacing, step;  // of a segment: distance of its outputs, and stride of its convolution
   int64_t segments;       // of a row
-  int64_t columns;        // entries of a segment's table, at most
+  int64_t columns;        // Unshared: entries of a segment's table, at most
   int64_t y_spacing;
   bool paired;
   int64_t pairs;  // of a plane
@@ -67,7 +71,7 @@ struct RowPlan {
     shared = multiplier == 1 && (s.kernel[2] == 3 || s.kernel[2] == 5) && step <= 2 &&
              (spacing == 1 || s.out[2] >= 4 * spacing);
     if (!shared) spacing = 1, step = s.stride[2];
-    columns = shared ? (kSegment - 1) * step + s.kernel[2] : kSegment * s.kernel[2];
+    columns = shared ? 0 : kSegment * s.kernel[2];
     segments = 0;
     for (int64_t phase = 0; phase < least(spacing, s.out[2]); ++phase) {
       segments += ceil_div(outputs(2, spacing, phase), kSegment);
@@ -110,7 +114,7 @@ const SegmentKernel<T>* segment_kernels(const RowPlan& plan, bool pair);
 template <class T>
 struct RowTables {
   Segment* segment;
-  int64_t* column;  // [segments][columns]: elements from the start of a line, or kOutside
+  int64_t* column;  // [segments][tap][output]: elements from the start of a line, or kOutside; Unshared
   RowPair* pair;    // rows that share lines follow each other
   const T** line;
   int64_t* line_weights[2];  // where a line's weights for a row start in those of a vector, or kOutside
@@ -129,8 +133,8 @@ struct RowTables {
       const int64_t outputs = plan.outputs(2, plan.spacing, phase), parts = ceil_div(outputs, kSegment);
       for (int64_t part = 0; part < parts; ++part, ++i) {
         const int64_t begin = outputs * part / parts, end = outputs * (part + 1) / parts;
-        segment[i] = {phase + begin * plan.spacing, end - begin, 1};
-        fill(plan, segment[i], column + i * plan.columns);
+        segment[i] = {phase + begin * plan.spacing, end - begin, 0, 0};
+        find_inputs(plan, segment[i], column + i * plan.columns);
       }
     }
     i = 0;
@@ -142,16 +146,22 @@ struct RowTables {
     }
   }
 
-  // Shared: [input]; Unshared: [tap][output].
-  static FASTNETS_INLINE void fill(const RowPlan& plan, Segment& segment, int64_t* to) {
+  static FASTNETS_INLINE void find_inputs(const RowPlan& plan, Segment& segment, int64_t* to) {
     const ConvShape& s = plan.s;
     const int64_t first = segment.x * s.stride[2] - s.pad[2];
-    const int64_t inner = plan.shared ? 1 : segment.count;
-    const int64_t count = plan.shared ? (segment.count - 1) * plan.step + s.kernel[2] : inner * s.kernel[2];
-    for (int64_t j = 0; j < count; ++j) {
-      const int64_t x = first + j / inner * s.dilation[2] + j % inner * s.stride[2];
-      to[j] = x >= 0 && x < s.in[2] ? x * plan.call.x_stride[3] : kOutside;
-      if (to[j] == kOutside) segment.inside = 0;
+    segment.start = first * plan.call.x_stride[3];
+    if (plan.shared) {
+      for (int64_t j = 0; j < (segment.count - 1) * plan.step + s.kernel[2]; ++j) {
+        const int64_t x = first + j * s.dilation[2];
+        if (x < 0 || x >= s.in[2]) segment.outside |= 1U << j;
+      }
+      return;
+    }
+    for (int64_t j = 0; j < segment.count * s.kernel[2]; ++j) {
+      const int64_t x = first + j / segment.count * s.dilation[2] + j % segment.count * s.stride[2];
+      const bool inside = x >= 0 && x < s.in[2];
+      to[j] = inside ? x * plan.call.x_stride[3] : kOutside;
+      if (!inside) segment.outside = 1;
     }
   }
 
@@ -203,9 +213,9 @@ template <class T>
 struct Work {
   const RowPlan& plan;
   const RowTables<T>& tables;
+  const Segment& segment;
   const int64_t* column;
-  int64_t input_pixel;  // Shared: elements from one column to the next
-  bool inside;
+  int64_t input_pixel;  // Shared: elements from one input to the next
   int64_t from, to;
 };
 
@@ -214,8 +224,7 @@ template <class T>
 FASTNETS_INLINE void run(const RowPlan& plan, const RowTables<T>& tables, int64_t index, bool pair,
                          int64_t from, int64_t to, const Place<T>& place, const Epilogue& epilogue) {
   const Segment& segment = tables.segment[index];
-  const Work<T> work{
-      plan, tables, tables.column + index * plan.columns, plan.input_pixel(), segment.inside != 0, from, to};
+  const Work<T> work{plan, tables, segment, tables.column + index * plan.columns, plan.input_pixel(), from, to};
   tables.kernels[pair ? 1 : 0][segment.count - 1](work, place, epilogue);
 }
 

@@ -35,11 +35,43 @@ struct PairOf;
 template <>
 struct PairOf<Vec> {
   __m512bh v;
+  // Elements of a and b side by side. The first n of each.
+  static FASTNETS_INLINE PairOf load(const Bf16* a, const Bf16* b) {
+    return of(_mm512_zextsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(a))),
+              _mm512_zextsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(b))));
+  }
+  static FASTNETS_INLINE PairOf load(const Bf16* a, const Bf16* b, int n) {
+    const auto mask = static_cast<__mmask32>(Vec::mask(n));
+    return of(_mm512_maskz_loadu_epi16(mask, a), _mm512_maskz_loadu_epi16(mask, b));
+  }
+
+ private:
+  static FASTNETS_INLINE PairOf of(__m512i a, __m512i b) {
+    const __m512i order = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7,
+                                           38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    return {reinterpret_cast<__m512bh>(_mm512_permutex2var_epi16(a, order, b))};
+  }
 };
 template <>
 struct PairOf<Half> {
   __m256bh v;
+  static FASTNETS_INLINE PairOf load(const Bf16* a, const Bf16* b, int n) {
+    const __m128i even = _mm_maskz_loadu_epi16(Half::mask(n), a);
+    const __m128i odd = _mm_maskz_loadu_epi16(Half::mask(n), b);
+    return {reinterpret_cast<__m256bh>(
+        _mm256_set_m128i(_mm_unpackhi_epi16(even, odd), _mm_unpacklo_epi16(even, odd)))};
+  }
 };
+
+// Of floats that are Bf16: those of `a` first.
+FASTNETS_INLINE PairOf<Vec> pair_of(Vec a, Vec b) {
+  const __m512i even = _mm512_srli_epi32(_mm512_castps_si512(a.v), 16);
+  return {reinterpret_cast<__m512bh>(_mm512_or_si512(even, _mm512_castps_si512(b.v)))};
+}
+FASTNETS_INLINE PairOf<Half> pair_of(Half a, Half b) {
+  const __m256i even = _mm256_srli_epi32(_mm256_castps_si256(a.v), 16);
+  return {reinterpret_cast<__m256bh>(_mm256_or_si256(even, _mm256_castps_si256(b.v)))};
+}
 
 FASTNETS_INLINE PairOf<Vec> row_factor(const Bf16* a, int64_t left = 2) {
   int32_t pair = 0;
@@ -93,6 +125,10 @@ template <class T>
 FASTNETS_INLINE void move_columns(T* to, const T* from, int64_t n) {
 #if defined(FASTNETS_LEVEL_avx512)
   if constexpr (sizeof(T) == 2) {
+    if (n == kColumns<T>) {
+      std::memcpy(to, from, sizeof(T) * kColumns<T>);
+      return;
+    }
     const auto mask = static_cast<__mmask32>((uint64_t{1} << n) - 1);
     return _mm512_mask_storeu_epi16(to, mask, _mm512_maskz_loadu_epi16(mask, from));
   }

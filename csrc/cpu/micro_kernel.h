@@ -287,8 +287,13 @@ FASTNETS_INLINE void store_pixels(V (&sum)[kRows], const Target<T>& target, int6
   }
   if (target.residual_offset != nullptr) {
     const T* const residual = static_cast<const T*>(epilogue.residual) + channel;
+    if (lanes == V::width) {
 #pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) sum[i] = sum[i] + V::load(residual + target.residual_offset[i], lanes);
+      for (int i = 0; i < kRows; ++i) sum[i] = sum[i] + V::load(residual + target.residual_offset[i]);
+    } else {
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i) sum[i] = sum[i] + V::load(residual + target.residual_offset[i], lanes);
+    }
   }
   if (clamp.bounds_below) {
 #pragma GCC unroll 16
@@ -301,6 +306,9 @@ FASTNETS_INLINE void store_pixels(V (&sum)[kRows], const Target<T>& target, int6
   if (target.stream) {
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) sum[i].stream(y + y_offset[i]);
+  } else if (lanes == V::width) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) sum[i].store(y + y_offset[i]);
   } else {
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) sum[i].store(y + y_offset[i], lanes);
