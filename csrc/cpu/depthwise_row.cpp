@@ -114,8 +114,8 @@ struct Shared {
 
 #if defined(FASTNETS_LEVEL_avx512_bf16)
   template <int kRows, int kCount, bool kInside, class Source>
-  static FASTNETS_INLINE void add_two_lines(const Work<Bf16>& work, const Source& source, const float* weights,
-                                            typename Source::V (&sum)[kRows][kCount]) {
+  static FASTNETS_INLINE void add_two_lines(const Work<Bf16>& work, const Source& source,
+                                            const float* weights, typename Source::V (&sum)[kRows][kCount]) {
     using V = typename Source::V;
     const RowTables<Bf16>& tables = work.tables;
     for (int64_t i = 0; i < tables.lines; i += 2) {

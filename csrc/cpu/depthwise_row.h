@@ -11,8 +11,8 @@
 // y two rows run as a pair where their stride is 1: the kernel is bound by what L1 takes from L2, and a pair
 // reads 4 lines, not 6.
 //
-// Where a multiply-add takes two Bf16 (cpu/factor.h), Shared gives it a column of two lines. A line that a row
-// does not read counts times 0: what is not finite there makes the row NaN.
+// Where a multiply-add takes two Bf16 (cpu/factor.h), Shared gives it a column of two lines. A line that a
+// row does not read counts times 0: what is not finite there makes the row NaN.
 #pragma once
 
 #include "common/scratch.h"
@@ -39,7 +39,7 @@ FASTNETS_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b;
 
 struct Segment {
   int64_t x, count;  // outputs x, x + spacing, ...
-  int64_t start;     // Shared: of the first input, elements from the start of a line, even where it is outside
+  int64_t start;  // Shared: of the first input, elements from the start of a line, even where it is outside
   uint32_t outside;  // a bit an input that is outside; Unshared: whether there are any
 };
 
@@ -224,7 +224,8 @@ template <class T>
 FASTNETS_INLINE void run(const RowPlan& plan, const RowTables<T>& tables, int64_t index, bool pair,
                          int64_t from, int64_t to, const Place<T>& place, const Epilogue& epilogue) {
   const Segment& segment = tables.segment[index];
-  const Work<T> work{plan, tables, segment, tables.column + index * plan.columns, plan.input_pixel(), from, to};
+  const Work<T> work{plan, tables, segment, tables.column + index * plan.columns, plan.input_pixel(),
+                     from, to};
   tables.kernels[pair ? 1 : 0][segment.count - 1](work, place, epilogue);
 }
 

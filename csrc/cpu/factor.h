@@ -47,8 +47,8 @@ struct PairOf<Vec> {
 
  private:
   static FASTNETS_INLINE PairOf of(__m512i a, __m512i b) {
-    const __m512i order = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7,
-                                           38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i order = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39,
+                                           7, 38, 6, 37, 5, 36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
     return {reinterpret_cast<__m512bh>(_mm512_permutex2var_epi16(a, order, b))};
   }
 };
