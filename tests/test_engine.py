@@ -293,22 +293,6 @@ def test_writes_in_place_reach_all_names() -> None:
 
 
 @torch.no_grad()
-def test_bfloat16_is_near(tmp_path: Path) -> None:
-    model = small()
-    optimized = optimize(model, image(), dtype="bf16")
-    y = optimized(image(2))
-    assert y.dtype == torch.float32
-    assert_same(y, model(image(2)), 2e-2)
-    plan, exact = optimized.plan_for(image()), optimize(model, image()).plan_for(image())
-    assert plan.storage.bytes < 0.7 * exact.storage.bytes
-    assert not any(isinstance(node.kernel, Torch) for node in plan.graph.nodes)
-    optimized.save(tmp_path / "small.safetensors")
-    assert torch.equal(Optimized.load(tmp_path / "small.safetensors", dtype="bf16")(image(2)), y)
-    with pytest.raises(InputError, match="pass one of fp32, bf16"):
-        optimize(model, image(), dtype="fp8")  # type: ignore[arg-type]
-
-
-@torch.no_grad()
 def test_a_flattened_image_of_another_form_reads_its_weights_in_another_order() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(4 * 7 * 3, 5)).eval()
     optimized = Optimized(model)

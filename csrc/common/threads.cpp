@@ -49,19 +49,19 @@ bool Team::claim(int64_t loop, int64_t items, int thread, int threads, int64_t& 
 }
 
 void Team::leave(int64_t loop, int64_t items) {
-  const uint64_t mine = static_cast<uint64_t>(loop) << kCount, all = mine | static_cast<uint64_t>(items);
-  int spins = 0;
-  for (uint64_t state; ((state = done_.load(std::memory_order_acquire)) & ~kField) == mine;) {
-    if (state != all) {
-      relax(spins);
-    } else if (done_.compare_exchange_strong(state, mine + kField + 1, std::memory_order_acq_rel)) {
-      return;
-    }
-  }
+  const uint64_t mine = static_cast<uint64_t>(loop) << kCount;
+  uint64_t all = mine | static_cast<uint64_t>(items);
+  done_.compare_exchange_strong(all, mine + kField + 1, std::memory_order_acq_rel);
+}
+
+void Team::await(int64_t loop) const {
+  for (int spins = 0; this->loop() < loop;) relax(spins);
 }
 
 bool next_item(ThreadContext& context, int64_t items, int64_t& item) {
   if (context.holds) context.team->settle();
+  if (context.waits) context.team->await(context.loops);
+  context.waits = false;
   context.items = items;
   context.holds = context.team->claim(context.loops, items, context.thread, context.threads, item);
   return context.holds;
@@ -71,7 +71,7 @@ void finish(ThreadContext& context) {
   if (context.holds) context.team->settle();
   context.holds = false;
   context.team->leave(context.loops++, context.items);
-  context.items = 0;
+  context.items = 0, context.waits = true;
 }
 
 namespace {

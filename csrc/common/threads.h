@@ -14,6 +14,9 @@
 //     finish(context);
 //   }
 //
+// finish() does not wait: the next next_item() does, if there is one, for all items of the loop before it. At
+// the end of a kernel it is the steps that wait for each other (plan/pool.cpp), once a step and not twice.
+//
 // Each thread starts with its own part of the items, in order, and then helps the others with theirs: on a
 // machine that does other work, or whose cores differ, a static split waits for its slowest thread. That a
 // thread finds most of what it reads where it wrote it itself matters: a store to a line that two cores have
@@ -34,7 +37,8 @@ class Team {
   int64_t loop() const { return static_cast<int64_t>(done_.load(std::memory_order_acquire) >> kCount); }
   bool claim(int64_t loop, int64_t items, int thread, int threads, int64_t& item);
   void settle() { done_.fetch_add(1, std::memory_order_acq_rel); }
-  void leave(int64_t loop, int64_t items);  // waits until all items are done
+  void leave(int64_t loop, int64_t items);  // ends the loop if all items are done
+  void await(int64_t loop) const;           // until all loops before it have ended
 
  private:
   static constexpr int kParts = 64;  // threads beyond share them
@@ -56,12 +60,13 @@ struct ThreadContext {
   int64_t loops = 0;   // loops over items that this thread has left
   int64_t items = 0;   // of the loop that it is in
   bool holds = false;  // an item that is not done
+  bool waits = false;  // for the end of the loop that it has left
 };
 
 // Whether there is another item of the current loop, from 0 to items - 1; every one is given to one thread.
 bool next_item(ThreadContext& context, int64_t items, int64_t& item);
 
-// Ends a loop over items: waits until all of them are done, and starts the next loop at item 0.
+// Ends a loop over items; the next loop starts at item 0, once all items of this one are done.
 void finish(ThreadContext& context);
 
 // A thread that waits for others spins this often, then offers its core: they may need it.

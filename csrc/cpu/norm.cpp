@@ -34,7 +34,7 @@ FASTNETS_INLINE void sum_run(const T* x, int64_t pixels, int64_t step, int lanes
   Vec center[vecs], sum[vecs], square[vecs];
   const auto load = [&](int64_t i, int v) {
     const T* p = x + i * step + v * Vec::width;
-    return v + 1 < vecs ? Vec::load(p) : Vec::load(p, lanes);
+    return load_lanes(p, v + 1 < vecs ? Vec::width : lanes);
   };
   for (int v = 0; v < vecs; ++v) center[v] = load(0, v), sum[v] = square[v] = Vec::set(0.0F);
   for (int64_t i = 1; i < pixels; ++i) {

@@ -60,14 +60,14 @@ FASTNETS_INLINE void reduce(const T* x, const Window& w, T* y, int lanes) {
       for (int64_t i = 0; i < w.taps[2]; ++i, p += w.step[2]) {
         for (int v = 0; v < vecs; ++v) {
           const T* q = p + v * Vec::width;
-          sum[v] = join<average>(sum[v], v + 1 < vecs ? Vec::load(q) : Vec::load(q, lanes));
+          sum[v] = join<average>(sum[v], load_lanes(q, v + 1 < vecs ? Vec::width : lanes));
         }
       }
     }
   }
   for (int v = 0; v < vecs; ++v) {
     const Vec result = average ? sum[v] / Vec::set(w.divisor) : sum[v];
-    result.store(y + v * Vec::width, v + 1 < vecs ? Vec::width : lanes);
+    store_lanes(result, y + v * Vec::width, v + 1 < vecs ? Vec::width : lanes);
   }
 }
 
@@ -129,7 +129,7 @@ FASTNETS_INLINE void reduce_block(const PoolCall& c, const T* image, int64_t fir
     for (int64_t k = 0; k < run; ++k, p += step) {
       for (int v = 0; v < vecs; ++v) {
         const T* q = p + v * Vec::width;
-        part[v] = join<average>(part[v], v + 1 < vecs ? Vec::load(q) : Vec::load(q, lanes));
+        part[v] = join<average>(part[v], load_lanes(q, v + 1 < vecs ? Vec::width : lanes));
       }
     }
     for (int v = 0; v < vecs; ++v) sum[v] = join<average>(sum[v], part[v]);

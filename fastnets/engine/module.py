@@ -25,7 +25,7 @@ from fastnets.engine.lower import Context, lower
 from fastnets.engine.maxima import pool_in_producers
 from fastnets.engine.moments import share_moments
 from fastnets.engine.plan import Plan, make_plan
-from fastnets.engine.precision import DTYPES, in_bfloat16
+from fastnets.engine.precision import DTYPES, cast_by_kernels, in_bfloat16, in_float32
 from fastnets.engine.quotients import sum_directly
 from fastnets.engine.saved import Graphs, load, save
 from fastnets.engine.trace import trace
@@ -100,6 +100,8 @@ def optimize(
             shapes when they come.
         dtype: of the values between the kernels, which sum in float32. "bf16" halves the memory, is faster
             where the processor multiplies bfloat16, and has errors of the order of 1e-2. "fp16": on a GPU only.
+            It does not follow the model's: one of 16 bits, such as `model.bfloat16()`, runs in "fp32" too, more exactly
+            than torch runs it, and its outputs keep their dtype.
         device: where it runs: "cpu", or "cuda", "cuda:1" for NVIDIA GPUs of compute capability 8.0 on (with Triton).
             None: where the model, or else the first input is. Outputs are there; inputs may be anywhere.
         cuda_graph: capture the steps of each input shape at its first call, and launch them as one from then on.
@@ -239,7 +241,8 @@ class Optimized(nn.Module):
 
     def peak_memory(self, *shapes: tuple[int, ...]) -> int:
         """Bytes that one run on inputs of `shapes` takes beside the weights."""
-        return self.plan_for(*(torch.empty(shape) for shape in shapes)).peak_bytes
+        dtype = next((w.dtype for w in self._weights if w.is_floating_point()), torch.float32)
+        return self.plan_for(*(torch.empty(shape, dtype=dtype) for shape in shapes)).peak_bytes
 
     def train(self, mode: bool = True) -> Optimized:
         """Raises InputError for mode True: an optimized network is for inference."""
@@ -271,6 +274,7 @@ class Optimized(nn.Module):
                 in_bfloat16(graph)
             else:
                 share_moments(graph)
+            cast_by_kernels(graph)
             pool_in_producers(graph)
             return make_plan(graph, threads())
 
@@ -289,7 +293,10 @@ class Optimized(nn.Module):
             )
         home = home_of(self.original)
         args, kwargs = tree_map_only(Tensor, lambda value: value.to(home), (args, kwargs))
-        return trace(self.original, args, kwargs)
+        graph = trace(self.original, args, kwargs)
+        if not self.on_gpu:
+            in_float32(graph)
+        return graph
 
     def _needs_grad(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         return any(isinstance(leaf, Tensor) and leaf.requires_grad for leaf in tree_flatten((args, kwargs))[0])
