@@ -14,7 +14,7 @@ from torch import nn
 import fastnets
 from fastnets.engine import Optimized, optimize
 from fastnets.engine.kernels import Torch
-from fastnets.engine.kernels_conv import Separable
+from fastnets.engine.kernels_conv import Conv, Separable
 from fastnets.errors import InputError
 
 
@@ -222,6 +222,29 @@ def test_explanation_reads_as_table_and_json() -> None:
     assert "arena" in str(explanation)
     assert '"rows"' in explanation.json()
     assert sum(row.share for row in explanation.rows) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("outputs", "twice", "kernel"), [(48, False, Separable), (8, False, Conv), (48, True, Conv)])
+@torch.no_grad()
+def test_a_norm_goes_into_the_1x1_convolution_that_alone_reads_it(outputs: int, twice: bool, kernel: type) -> None:
+    class Dense(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+            self.conv = nn.Conv2d(3, outputs, 1)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            y = torch.relu(self.norm(x))
+            return self.conv(y), y if twice else x
+
+    torch.manual_seed(0)
+    model = Dense()
+    model(image(8))  # for the norm's statistics
+    model.eval()
+    optimized = optimize(model, image())
+    assert kernel in [type(node.kernel) for node in optimized.plan_for(image()).graph.nodes]
+    for actual, expected in zip(optimized(image()), model(image()), strict=True):
+        assert_same(actual, expected)
 
 
 def test_separable_pairs_only_where_the_middle_is_not_read() -> None:

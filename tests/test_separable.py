@@ -29,13 +29,16 @@ def any_case(draw: st.DrawFn) -> cases.Case:
         before, after = draw(st.integers(0, 5)), draw(st.integers(0, 5))
         padding.append((before, max(after, d * (k - 1) + 1 - n - before)))
     activations = st.sampled_from(("none", "relu", "silu"))
+    stride = numbers(1, 3)
+    if draw(st.integers(0, 3)) == 0:  # a scale of each pixel
+        kernel, stride, padding = (1,) * axes, (1,) * axes, [(0, 0)] * axes
     return cases.Case(
         batch=draw(st.integers(0, 2)),
         cin=draw(st.integers(1, 40)),
         cout=draw(st.integers(1, 70)),
         size=size,
         kernel=kernel,
-        stride=numbers(1, 3),
+        stride=stride,
         padding=tuple(padding),
         dilation=dilation,
         multiplier=draw(st.sampled_from((1, 1, 1, 2))),

