@@ -180,7 +180,7 @@ struct Unshared {
   }
 };
 
-// The results of a vector where more is to be done than Finish::plain: y is that of its first one.
+// Stores the results of a vector, from y on, where that takes more than a clamp and whole vectors.
 template <class V, class T>
 __attribute__((noinline)) void store_results(const V* value, int rows, int count, int lanes, T* y,
                                              const T* residual, const Place<T>& place,
@@ -220,7 +220,7 @@ FASTNETS_INLINE void run_vector(const Work<T>& work, const Source& source, int64
   const ChannelTermsOf<V> terms(epilogue, channel, source.lanes);
   T* const first = place.y + vector / kSteps<T> * place.block + vector % kSteps<T> * Vec::width;
   const bool whole = source.lanes == V::width || place.whole;
-  // Asked for each result, this took as long as the sums.
+  // Asked for each result, this took nearly as many instructions as the sums.
   if (whole && !place.stream && place.residual == nullptr) {
     const int64_t row = place.row, pixel = place.pixel;
 #pragma GCC unroll 2
