@@ -190,15 +190,9 @@ __attribute__((noinline)) void store_results(const V* value, int rows, int count
     T* const to = y + r * place.row + n * place.pixel;
     V v = value[i];
     if (residual != nullptr) {
-      v = v + V::load(residual + r * place.residual_row + n * place.residual_pixel, lanes);
+      v = v + load_lanes<V>(residual + r * place.residual_row + n * place.residual_pixel, lanes);
     }
-    if (place.stream) {
-      clamp(v).stream(to);
-    } else if (lanes == V::width || place.whole) {
-      clamp(v).store(to);
-    } else {
-      clamp(v).store(to, lanes);
-    }
+    place.stream ? clamp(v).stream(to) : store_lanes(clamp(v), to, place.whole ? V::width : lanes);
   }
 }
 

@@ -134,8 +134,7 @@ FASTNETS_INLINE void move_columns(T* to, const T* from, int64_t n) {
   }
 #endif
   if constexpr (sizeof(T) == sizeof(float)) {
-    return n == Vec::width ? Vec::load(from).store(to)
-                           : Vec::load(from, static_cast<int>(n)).store(to, static_cast<int>(n));
+    return store_lanes(load_lanes(from, static_cast<int>(n)), to, static_cast<int>(n));
   }
   std::memcpy(to, from, sizeof(T) * static_cast<size_t>(n));
 }

@@ -12,17 +12,6 @@ FASTNETS_INLINE int lanes_at(int64_t i, int64_t n) {
   return n - i < Vec::width ? static_cast<int>(n - i) : Vec::width;
 }
 
-// Vec::load and store of `lanes` lanes. Masks cost more than whole vectors, and a constant costs no
-// comparison.
-template <class T>
-FASTNETS_INLINE Vec load_lanes(const T* p, int lanes) {
-  return lanes == Vec::width ? Vec::load(p) : Vec::load(p, lanes);
-}
-template <class T>
-FASTNETS_INLINE void store_lanes(Vec v, T* p, int lanes) {
-  lanes == Vec::width ? v.store(p) : v.store(p, lanes);
-}
-
 // body(i, lanes) for each vector of n elements; `lanes` is a constant in all but the last.
 template <class Body>
 FASTNETS_INLINE void each_vector(int64_t n, const Body& body) {

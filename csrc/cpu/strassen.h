@@ -94,9 +94,9 @@ class Strassen {
         const float* const a = rows.a + i * rows.row_stride + k / kColumns * rows.block_stride;
         float* const to = sum_ + i * kColumns + k / kColumns * sum_stride_;
         const Vec zero = Vec::set(0.0F);
-        const Vec a11 = left ? Vec::load(a) : zero, a12 = some(a + to_right, lanes);
+        const Vec a11 = left ? Vec::load(a) : zero, a12 = load_lanes(a + to_right, lanes);
         const Vec a21 = left && lower ? Vec::load(a + to_lower) : zero;
-        const Vec a22 = lower ? some(a + to_right + to_lower, lanes) : zero;
+        const Vec a22 = lower ? load_lanes(a + to_right + to_lower, lanes) : zero;
         const Vec s1 = a21 + a22, s2 = s1 - a11;
         s1.store(to);
         s2.store(to + sum_elements_);
@@ -120,10 +120,6 @@ class Strassen {
   static FASTNETS_INLINE int64_t stride_of(int64_t rows) { return ((rows + 1) / 2 | 1) * kColumns; }
   static FASTNETS_INLINE int64_t sum_elements(int64_t depth, int64_t rows) {
     return (right_columns(depth) + kColumns - 1) / kColumns * stride_of(rows);
-  }
-
-  static FASTNETS_INLINE Vec some(const float* p, int lanes) {
-    return lanes == Vec::width ? Vec::load(p) : Vec::load(p, lanes);
   }
 
   FASTNETS_INLINE Rows<float> of_a(int64_t row, int64_t column) const {

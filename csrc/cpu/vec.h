@@ -251,6 +251,16 @@ using Half = Vec;  // there is none that would be cheaper
 FASTNETS_INLINE Half first_half(Vec a) { return a; }
 #endif
 
+// V::load and store of `lanes` lanes. Masks cost more than whole vectors, and a constant costs no comparison.
+template <class V = Vec, class T>
+FASTNETS_INLINE V load_lanes(const T* p, int lanes) {
+  return lanes == V::width ? V::load(p) : V::load(p, lanes);
+}
+template <class V, class T>
+FASTNETS_INLINE void store_lanes(V v, T* p, int lanes) {
+  lanes == V::width ? v.store(p) : v.store(p, lanes);
+}
+
 // Vec or Half, of the same value in each lane or of the first lanes of a vector.
 template <class V>
 FASTNETS_INLINE V as(Vec a) {
