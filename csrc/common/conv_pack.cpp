@@ -72,16 +72,17 @@ void apply(const KernelTransform& t, const double* from, double* to, int64_t out
   }
 }
 
-int64_t padded_depth(const ConvWeights& w, int steps) {
+int64_t padded_depth(const ConvWeights& w, int multiple) {
   const int64_t depth = w.cin * w.kernel[0] * w.kernel[1] * w.kernel[2];
-  return (depth + steps - 1) / steps * steps;
+  return (depth + multiple - 1) / multiple * multiple;
 }
 
 template <class T>
-void pack_product_of(const ConvWeights& w, int lanes, int steps, T* packed, ThreadContext& context) {
-  const Panels panels(w, lanes);
+void pack_product_of(const ConvWeights& w, const ProductPacking& packing, T* packed, ThreadContext& context) {
+  const Panels panels(w, packing.lanes);
+  const int steps = packing.steps;
   const int64_t taps = w.kernel[0] * w.kernel[1] * w.kernel[2], depth = taps * w.cin;
-  const int64_t padded = padded_depth(w, steps);
+  const int64_t padded = padded_depth(w, packing.depth);
   for (int64_t item; next_item(context, w.groups * panels.count, item);) {
     const int64_t group = item / panels.count, panel = item % panels.count, width = panels.width(panel);
     T* out = packed + (group * panels.padded() + panel * panels.lanes) * padded;
@@ -118,13 +119,13 @@ void pack_grouped_of(const ConvWeights& w, int lanes, float* packed, ThreadConte
 
 }  // namespace
 
-int64_t packed_product_elements(const ConvWeights& w, int lanes, int steps) {
-  return w.groups * Panels(w, lanes).padded() * padded_depth(w, steps);
+int64_t packed_product_elements(const ConvWeights& w, const ProductPacking& packing) {
+  return w.groups * Panels(w, packing.lanes).padded() * padded_depth(w, packing.depth);
 }
 
-void pack_product(const ConvWeights& w, int lanes, int steps, void* packed, ThreadContext& context) {
+void pack_product(const ConvWeights& w, const ProductPacking& packing, void* packed, ThreadContext& context) {
   with_element(w.element, [&](auto zero) {
-    pack_product_of(w, lanes, steps, static_cast<decltype(zero)*>(packed), context);
+    pack_product_of(w, packing, static_cast<decltype(zero)*>(packed), context);
   });
   finish(context);
 }

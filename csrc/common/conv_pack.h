@@ -21,10 +21,13 @@ struct ConvWeights {
   int64_t kernel[3];
 };
 
-// [group][panel][tap, cin][panel lanes][steps], where tap and cin together count in steps of
-// conv_steps(element) and are padded with zeros
-int64_t packed_product_elements(const ConvWeights& weights, int lanes, int steps);
-void pack_product(const ConvWeights& weights, int lanes, int steps, void* packed, ThreadContext& context);
+// [group][panel][tap, cin][panel lanes][steps], where tap and cin together count in steps and are padded with
+// zeros to a multiple of `depth`: conv_steps(element), and conv_depth(element) for a product
+struct ProductPacking {
+  int lanes, steps, depth;
+};
+int64_t packed_product_elements(const ConvWeights& weights, const ProductPacking& packing);
+void pack_product(const ConvWeights& weights, const ProductPacking& packing, void* packed, ThreadContext& context);
 
 // [group][panel][xi][cin][panel lanes]: the weights of each panel transformed to the (tile + kernel - 1)
 // points along each axis. Along an axis whose tile is 1 the kernel must be 1. Of floats, computed in double.

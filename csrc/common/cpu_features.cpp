@@ -1,10 +1,35 @@
 #include "common/cpu_features.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <algorithm>
 #include <cstdlib>
 #include <stdexcept>
 
 namespace fastnets {
+namespace {
+
+#if defined(__x86_64__)
+// Whether the cores have tiles of bfloat16, and the system lets this process use them: Linux keeps their 8 KiB
+// of registers for those threads only whose process has asked (Documentation/arch/x86/xstate.rst).
+bool may_use_tiles() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kTileBf16 = 1U << 22, kTiles = 1U << 24;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kTileBf16) == 0 || (d & kTiles) == 0) return false;
+#if defined(SYS_arch_prctl)
+  constexpr int kRequestPermission = 0x1023, kTileData = 18;
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
+
+}  // namespace
 
 std::vector<Isa> available_isas() {
   std::vector<Isa> levels{Isa::generic};
@@ -15,7 +40,10 @@ std::vector<Isa> available_isas() {
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
       levels.push_back(Isa::avx512);
-      if (__builtin_cpu_supports("avx512bf16")) levels.push_back(Isa::avx512_bf16);
+      if (__builtin_cpu_supports("avx512bf16")) {
+        levels.push_back(Isa::avx512_bf16);
+        if (may_use_tiles()) levels.push_back(Isa::amx_bf16);
+      }
     }
   }
 #endif
@@ -29,6 +57,8 @@ std::vector<Isa> available_isas() {
 
 const char* isa_name(Isa isa) {
   switch (isa) {
+    case Isa::amx_bf16:
+      return "amx_bf16";
     case Isa::avx512_bf16:
       return "avx512_bf16";
     case Isa::avx512:

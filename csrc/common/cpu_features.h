@@ -6,7 +6,7 @@
 
 namespace fastnets {
 
-enum class Isa { generic, avx2, avx512, avx512_bf16 };
+enum class Isa { generic, avx2, avx512, avx512_bf16, amx_bf16 };
 
 // The levels that both this build and this machine have, lowest first.
 std::vector<Isa> available_isas();

@@ -64,11 +64,18 @@ struct ConvCall {
 };
 
 // Lanes of a vector at this level, and columns of a factor in a product of `element` (cpu/factor.h).
-FASTNETS_DECLARE_BF16(int, conv_lanes, ());
-FASTNETS_DECLARE_BF16(int, conv_steps, (Element element));
+FASTNETS_DECLARE_AMX(int, conv_lanes, ());
+FASTNETS_DECLARE_AMX(int, conv_steps, (Element element));
+
+// Multiply-adds of a product of `element` in the time of as many vectors of float32: of vdpbf16ps on Zen, and of
+// tiles half of what they could.
+FASTNETS_DECLARE_AMX(int, conv_rate, (Element element));
+
+// What the depth of a product of `element` is a multiple of, as pack_product packs it.
+FASTNETS_DECLARE_AMX(int, conv_depth, (Element element));
 
 // Bytes of scratch for `threads` threads.
-FASTNETS_DECLARE_BF16(int64_t, conv_product_scratch, (const ConvCall& call, int threads));
+FASTNETS_DECLARE_AMX(int64_t, conv_product_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE_BF16(int64_t, conv_winograd_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE_BF16(int64_t, conv_depthwise_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE_BF16(int64_t, conv_planar_scratch, (const ConvCall& call, int threads));
@@ -76,7 +83,7 @@ FASTNETS_DECLARE(int64_t, conv_narrow_scratch, (const ConvCall& call, int thread
 FASTNETS_DECLARE(int64_t, conv_grouped_scratch, (const ConvCall& call, int threads));
 
 // All threads of a team call these with the same `call` and `scratch`.
-FASTNETS_DECLARE_BF16(void, conv_product, (const ConvCall& call, void* scratch, ThreadContext& context));
+FASTNETS_DECLARE_AMX(void, conv_product, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE_BF16(void, conv_winograd, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE_BF16(void, conv_depthwise, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE_BF16(void, conv_planar, (const ConvCall& call, void* scratch, ThreadContext& context));

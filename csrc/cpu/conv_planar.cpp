@@ -171,7 +171,7 @@ void run_item(const Plan& plan, int64_t item, const Private<T>& own) {
     own.residual_offset[i] = offset(epilogue.residual_stride) + i * epilogue.residual_stride[3];
   }
   T* const y = static_cast<T*>(call.y);
-  const RowCut cut(count);
+  const EvenRows cut(count);
   for (int64_t panel = 0; panel < plan.panels; ++panel) {
     const int64_t done = panel * kPanelVectors * Vec::width;
     const auto* b = static_cast<const LineOf<T>*>(call.weights) +

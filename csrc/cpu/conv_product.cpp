@@ -37,7 +37,7 @@ struct Plan {
 
   Plan(const ConvCall& c, int threads) : call(c), s(c.shape) {
     cin = s.cin / s.groups, cout = s.cout / s.groups;
-    depth = whole_factors<T>(s.taps() * cin);
+    depth = whole_depth<T>(s.taps() * cin);
     vectors = (cout + Vec::width - 1) / Vec::width;
     panels = (vectors + kPanelVectors - 1) / kPanelVectors;
     blocks = (s.out_pixels() + c.block - 1) / c.block;
@@ -48,7 +48,8 @@ struct Plan {
     for (int64_t even = 1; even < chunks; ++even) {
       if (blocks * even % threads == 0) chunks = even;
     }
-    block_stride = (c.block + 1 - c.block % 2) * kColumns<T>;
+    const int64_t rows = kByTiles<T> && c.block < kTileRows ? kTileRows : c.block;
+    block_stride = (rows + 1 - rows % 2) * kColumns<T>;
     pointwise = depth == cin && s.taps() == 1 && s.stride[0] * s.stride[1] * s.stride[2] == 1 &&
                 (s.pad[0] | s.pad[1] | s.pad[2]) == 0 && s.in[0] == s.out[0] && s.in[1] == s.out[1] &&
                 s.in[2] == s.out[2];
@@ -170,7 +171,7 @@ struct Private {
 // The product with a panel: the first, or the last, of those that the rows meet. What varies is changed in
 // place: a copy would wait for the stores of the product before it (64 channels: 1.05 of the time).
 template <class Kind, class T>
-FASTNETS_INLINE void multiply_panel(Kind, Rows<T> rows, bool in_place, const RowCut& cut, const T* b,
+FASTNETS_INLINE void multiply_panel(Kind, Rows<T> rows, bool in_place, const RowCut<T>& cut, const T* b,
                                     bool first, bool last, int64_t panel_depth, int64_t depth,
                                     Target<T>& target, const Epilogue& epilogue) {
   const T* const a = rows.a;
@@ -183,8 +184,8 @@ FASTNETS_INLINE void multiply_panel(Kind, Rows<T> rows, bool in_place, const Row
     target.y_offset = y_offset + begin;
     if (residual_offset != nullptr) target.residual_offset = residual_offset + begin;
     const PackedPanel<T> panel{b, panel_ahead(b, elements, first, part, cut, next)};
-    (in_place ? PixelProducts<Kind, false, T>::of_rows : PixelProducts<Kind, true, T>::of_rows)[count - 1](
-        rows, panel, depth, target, epilogue);
+    in_place ? run_product<Kind, false>(count, rows, panel, depth, target, epilogue)
+             : run_product<Kind, true>(count, rows, panel, depth, target, epilogue);
   }
   target.y_offset = y_offset, target.residual_offset = residual_offset;
 }
@@ -205,9 +206,9 @@ void run_item(const Plan<T>& plan, int64_t first, int64_t count, int64_t from, i
     uniform = uniform && offset(p, call.x_stride) == x_first + i * call.x_stride[3];
     if (++p.x == plan.s.out[2]) p = plan.pixel(first + i + 1);
   }
-  const bool in_place =
-      plan.pointwise && uniform && call.x_stride[3] * static_cast<int64_t>(sizeof(T)) % kSetStride != 0;
-  const RowCut cut(count);
+  const bool in_place = plan.pointwise && uniform && !(kByTiles<T> && count < kTileRows) &&
+                        call.x_stride[3] * static_cast<int64_t>(sizeof(T)) % kSetStride != 0;
+  const RowCut<T> cut(count);
   const Taps taps = call.strassen ? Taps{0, plan.s.taps()} : taps_inside(plan, first, count);
   const int64_t skipped = taps.from * plan.cin;
   const int64_t depth = taps.to == plan.s.taps() ? plan.depth - skipped : (taps.to - taps.from) * plan.cin;
@@ -267,6 +268,7 @@ void run_items(const ConvCall& call, void* scratch, ThreadContext& context) {
   int64_t* const y_offset = arena.take<int64_t>(call.block);
   int64_t* const residual_offset = arena.take<int64_t>(call.block);
   const Private<T> own{strip, y_offset, residual_offset, arena};
+  const Tiles<T> tiles;
   for (int64_t item; next_item(context, plan.blocks * plan.chunks, item);) {
     const int64_t block = item / plan.chunks, chunk = item % plan.chunks, first = block * call.block;
     run_item(plan, first, least(call.block, plan.s.out_pixels() - first), plan.panel_at(chunk),
@@ -282,6 +284,16 @@ int FASTNETS_ENTRY(conv_lanes)() { return FASTNETS_LEVEL::Vec::width; }
 int FASTNETS_ENTRY(conv_steps)(Element element) {
   using namespace FASTNETS_LEVEL;
   return element == Element::bfloat16 ? kSteps<Bf16> : kSteps<float>;
+}
+
+int FASTNETS_ENTRY(conv_rate)(Element element) {
+  using namespace FASTNETS_LEVEL;
+  return element == Element::bfloat16 ? (kByTiles<Bf16> ? 8 : kSteps<Bf16>) : 1;
+}
+
+int FASTNETS_ENTRY(conv_depth)(Element element) {
+  using namespace FASTNETS_LEVEL;
+  return static_cast<int>(element == Element::bfloat16 ? kDepth<Bf16> : kDepth<float>);
 }
 
 int64_t FASTNETS_ENTRY(conv_product_scratch)(const ConvCall& call, int threads) {

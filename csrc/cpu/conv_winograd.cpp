@@ -68,7 +68,7 @@ struct Panel {
 template <class T>
 FASTNETS_INLINE void multiply_point(const Plan<T>& plan, const Own<T>& own, const Panel<T>& panel, float* m,
                                     int64_t xi, int64_t count, bool cold, const float* next) {
-  const RowCut cut(count);
+  const EvenRows cut(count);
   const float* const weights = panel.at(xi);
   with_panel(panel.lanes, [&](auto kind) FASTNETS_INLINE_LAMBDA {
     using Kind = decltype(kind);
@@ -93,7 +93,7 @@ __attribute__((noinline)) void multiply_line(const Plan<T>& plan, const Own<T>& 
   using Kind = PanelKind<kPanelVectors, Vec>;
   constexpr int64_t kLanes = kPanelVectors * Vec::width;
   const int points = plan.kind.points[2];
-  const RowCut cut(count);
+  const EvenRows cut(count);
   const float* weights = panel.at(line);
   for (int64_t k = 0; k < plan.cin; k += kTapsDepth) {
     const int64_t depth = least(kTapsDepth, plan.cin - k), size = depth * kLanes;

@@ -114,10 +114,26 @@ FASTNETS_INLINE void add_product(Vec& sum, Vec a, Vec b) {
 template <class T>
 constexpr int64_t kColumns = Vec::width * kSteps<T>;
 
-// The depth of a product, as B is packed: whole factors.
+// Whether products of T are made of tiles (cpu/tile_products.cpp).
 template <class T>
-FASTNETS_INLINE int64_t whole_factors(int64_t depth) {
-  return (depth + kSteps<T> - 1) / kSteps<T> * kSteps<T>;
+#if defined(FASTNETS_LEVEL_amx_bf16)
+constexpr bool kByTiles = sizeof(T) == sizeof(Bf16);
+#else
+constexpr bool kByTiles = false;
+#endif
+
+// Columns of A in whole factors.
+template <class T>
+FASTNETS_INLINE int64_t whole_factors(int64_t columns) {
+  return (columns + kSteps<T> - 1) / kSteps<T> * kSteps<T>;
+}
+
+// The depth of a product, as B is packed: whole factors, or whole tiles.
+template <class T>
+constexpr int64_t kDepth = kByTiles<T> ? kColumns<T> : kSteps<T>;
+template <class T>
+FASTNETS_INLINE int64_t whole_depth(int64_t depth) {
+  return (depth + kDepth<T> - 1) / kDepth<T> * kDepth<T>;
 }
 
 // Moves n <= kColumns<T> elements as they are.

@@ -52,8 +52,8 @@ struct Plan {
 
   Plan(const InvertedBottleneckCall& c, int threads)
       : call(c),
-        depth(whole_factors<T>(c.cin)),
-        middle(whole_factors<T>(c.shape.cout)),
+        depth(whole_depth<T>(c.cin)),
+        middle(whole_depth<T>(c.shape.cout)),
         panels(ceil_div(c.shape.cout, kLanes)),
         columns(fitting_columns(c)),
         tiles(ceil_div(c.shape.out[2], columns)),
@@ -80,9 +80,12 @@ struct Plan {
     const int64_t most_columns = most(kLeastColumns, kTileBytes / bytes);
     return ceil_div(s.out[2], most(1, ceil_div(s.out[2], most_columns)));
   }
-  FASTNETS_INLINE bool aligns() const { return depth != call.cin; }  // x, to whole factors
+  // Lines of x, to whole factors, or where a product of tiles would read past their end.
+  FASTNETS_INLINE bool aligns() const { return depth != call.cin || (kByTiles<T> && call.shape.in[2] < kTileRows); }
   FASTNETS_INLINE int64_t ring_elements() const { return panels * ring_rows * row.s.in[2] * kLanes; }
-  FASTNETS_INLINE int64_t aligned_elements() const { return aligns() ? row.s.in[2] * depth : 0; }
+  FASTNETS_INLINE int64_t aligned_elements() const {
+    return aligns() ? most(row.s.in[2], kByTiles<T> ? kTileRows : 0) * depth : 0;
+  }
   FASTNETS_INLINE int64_t panel_pixels() const { return step * pair_rows * columns; }
   FASTNETS_INLINE int64_t private_bytes() const {
     return row.bytes() + PixelPanel<T>::bytes(middle, panel_pixels()) + slice_bytes<T>(ring_elements()) +
@@ -90,13 +93,15 @@ struct Plan {
   }
 };
 
+constexpr int kMostRows = kMaxRows < 2 * kTileRows ? static_cast<int>(2 * kTileRows) : kMaxRows;
+
 // Where the pixels of a product go in a ring row.
 struct RingOffsets {
-  int64_t of[kMaxRows];
+  int64_t of[kMostRows];
 };
 constexpr RingOffsets ring_offsets() {
   RingOffsets offsets{};
-  for (int i = 0; i < kMaxRows; ++i) offsets.of[i] = i * kLanes;
+  for (int i = 0; i < kMostRows; ++i) offsets.of[i] = i * kLanes;
   return offsets;
 }
 constexpr RingOffsets kRingOffsets = ring_offsets();
@@ -169,13 +174,13 @@ struct Tile {
     const T* const weights = static_cast<const T*>(call.expand) + channel * plan.depth;
     const Rows<T> from = input_line(y);
     T* const to = ring_line(i, y) + first * kLanes;
-    const RowCut cut(last - first);
+    const RowCut<T> cut(last - first);
     for (int64_t part = 0; part < cut.parts; ++part) {
       const int64_t begin = cut.begin(part);
       const Rows<T> rows{from.a + begin * from.row_stride, from.block_stride, from.row_stride};
       const Target<T> target{to + begin * kLanes - channel, kRingOffsets.of, nullptr, channel, lanes, false};
-      PixelProducts<Kind, false, T>::of_rows[cut.begin(part + 1) - begin - 1](rows, {weights, {}}, plan.depth,
-                                                                              target, call.before);
+      run_product<Kind, false>(cut.begin(part + 1) - begin, rows, PackedPanel<T>{weights, {}}, plan.depth, target,
+                                 call.before);
     }
     if (Clamp(call.before).more) activate_row(to, (last - first) * kLanes, call.before);
   }
@@ -244,6 +249,7 @@ void run_items(const InvertedBottleneckCall& call, void* scratch, ThreadContext&
   const Plan<T> plan(call, context.threads);
   const int64_t private_bytes = plan.private_bytes(), pairs = plan.row.pairs, width = call.shape.out[2];
   void* const memory = static_cast<char*>(scratch) + context.thread * private_bytes;
+  const Tiles<T> tiles;
   for (int64_t item; next_item(context, call.shape.batch * plan.tiles * plan.bands, item);) {
     const int64_t band = item % plan.bands, column = item / plan.bands % plan.tiles;
     Tile<T> tile(plan, item / plan.bands / plan.tiles, width * column / plan.tiles,

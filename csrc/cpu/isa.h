@@ -16,7 +16,8 @@
 //   FASTNETS_CALL(my_op)(x, n);
 //
 // Level avx512_bf16 has kernels of its own where its instructions pay: those of FASTNETS_DECLARE_BF16, whose
-// sources are BF16_SOURCES in CMakeLists.txt. For all others it calls those of avx512.
+// sources are BF16_SOURCES in CMakeLists.txt. For all others it calls those of avx512. Likewise level amx_bf16:
+// FASTNETS_DECLARE_AMX and AMX_SOURCES; for all others it calls those of avx512_bf16.
 // A build of FASTNETS_ONLY one level has that alone, each kernel of its own; it is refused where the machine
 // lacks it.
 #pragma once
@@ -32,19 +33,29 @@
 #if defined(FASTNETS_ONLY)
 #define FASTNETS_DECLARE(result, name, arguments) result FASTNETS_CONCAT(name, FASTNETS_ONLY) arguments
 #define FASTNETS_DECLARE_BF16 FASTNETS_DECLARE
+#define FASTNETS_DECLARE_AMX FASTNETS_DECLARE
 #define FASTNETS_CALL(name) ::fastnets::pick(FASTNETS_CONCAT(name, FASTNETS_ONLY))
 #else
 #define FASTNETS_DECLARE(result, name, arguments) \
   result name##_generic arguments;                \
   result name##_avx2 arguments;                   \
   result name##_avx512 arguments;                 \
-  constexpr auto* name##_avx512_bf16 = &name##_avx512
+  constexpr auto* name##_avx512_bf16 = &name##_avx512; \
+  constexpr auto* name##_amx_bf16 = &name##_avx512
 #define FASTNETS_DECLARE_BF16(result, name, arguments) \
   result name##_generic arguments;                     \
   result name##_avx2 arguments;                        \
   result name##_avx512 arguments;                      \
-  result name##_avx512_bf16 arguments
-#define FASTNETS_CALL(name) ::fastnets::pick(name##_generic, name##_avx2, name##_avx512, name##_avx512_bf16)
+  result name##_avx512_bf16 arguments;                 \
+  constexpr auto* name##_amx_bf16 = &name##_avx512_bf16
+#define FASTNETS_DECLARE_AMX(result, name, arguments) \
+  result name##_generic arguments;                    \
+  result name##_avx2 arguments;                       \
+  result name##_avx512 arguments;                     \
+  result name##_avx512_bf16 arguments;                \
+  result name##_amx_bf16 arguments
+#define FASTNETS_CALL(name) \
+  ::fastnets::pick(name##_generic, name##_avx2, name##_avx512, name##_avx512_bf16, name##_amx_bf16)
 #endif
 
 namespace fastnets {
@@ -56,8 +67,10 @@ Function pick(Function only) {
 }
 
 template <class Function>
-Function pick(Function generic, Function avx2, Function avx512, Function avx512_bf16) {
+Function pick(Function generic, Function avx2, Function avx512, Function avx512_bf16, Function amx_bf16) {
   switch (active_isa()) {
+    case Isa::amx_bf16:
+      return amx_bf16;
     case Isa::avx512_bf16:
       return avx512_bf16;
     case Isa::avx512:

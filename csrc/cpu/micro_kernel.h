@@ -6,6 +6,8 @@
 // row_stride = its pixel stride), if whole factors end with the row. B is [k / kSteps][panel lanes][kSteps].
 #pragma once
 
+#include <type_traits>
+
 #include "common/scratch.h"
 #include "cpu/activation.h"
 #include "cpu/conv.h"
@@ -330,17 +332,33 @@ FASTNETS_INLINE void store_sums(Sums<kRows, Last>& sum, const Target<T>& target,
 #define FASTNETS_ROWS(of) of(1), of(2), of(3), of(4), of(5), of(6)
 #endif
 
-// How `count` rows are cut into products of nearly equal numbers of rows.
-struct RowCut {
+// How `count` rows are cut into products: of nearly equal numbers of rows,
+struct EvenRows {
   int64_t count, parts;
-  explicit FASTNETS_INLINE RowCut(int64_t rows) : count(rows), parts((rows + kMaxRows - 1) / kMaxRows) {}
+  explicit FASTNETS_INLINE EvenRows(int64_t rows) : count(rows), parts((rows + kMaxRows - 1) / kMaxRows) {}
   FASTNETS_INLINE int64_t begin(int64_t part) const { return count * part / parts; }
 };
+
+// or of two tiles, as few as they are. With more than kTileRows rows, each product has that many at least.
+constexpr int64_t kTileRows = 16;
+struct TileRows {
+  int64_t count, parts;
+  explicit FASTNETS_INLINE TileRows(int64_t rows)
+      : count(rows), parts((rows + 2 * kTileRows - 1) / (2 * kTileRows)) {}
+  FASTNETS_INLINE int64_t begin(int64_t part) const {
+    if (part == parts) return count;
+    const int64_t last = count - (parts - 1) * 2 * kTileRows;
+    return part * 2 * kTileRows - (part > 0 && part == parts - 1 && last < kTileRows ? kTileRows : 0);
+  }
+};
+
+template <class T>
+using RowCut = std::conditional_t<kByTiles<T>, TileRows, EvenRows>;
 
 // What the product of a part of the rows fetches: of its own panel, if that is cold, or of the next one.
 template <class T>
 FASTNETS_INLINE PanelAhead panel_ahead(const T* panel, int64_t elements, bool cold, int64_t part,
-                                       const RowCut& cut, const T* next) {
+                                       const RowCut<T>& cut, const T* next) {
   if (cold && part == 0) return {panel, true};
   return {next, elements * static_cast<int64_t>(sizeof(T)), part - cold, cut.parts - cold};
 }

@@ -18,7 +18,10 @@ struct PixelPanel {
   T* a;
   int64_t *y_offset, *residual_offset;
 
-  static FASTNETS_INLINE int64_t stride_of(int64_t pixels) { return (pixels + 1 - pixels % 2) * kColumns<T>; }
+  static FASTNETS_INLINE int64_t stride_of(int64_t pixels) {
+    if (kByTiles<T> && pixels < kTileRows) pixels = kTileRows;
+    return (pixels + 1 - pixels % 2) * kColumns<T>;
+  }
   static FASTNETS_INLINE int64_t elements(int64_t depth, int64_t pixels) {
     return (depth + kColumns<T> - 1) / kColumns<T> * stride_of(pixels);
   }
@@ -30,7 +33,11 @@ struct PixelPanel {
         block_stride(stride_of(pixels)),
         a(arena.take<T>(elements(channels, pixels))),
         y_offset(arena.take<int64_t>(pixels)),
-        residual_offset(arena.take<int64_t>(pixels)) {}
+        residual_offset(arena.take<int64_t>(pixels)) {
+    if (kByTiles<T> && elements(channels, pixels) > 0) {  // columns that are never written count as 0
+      std::memset(a + elements(channels, pixels) - block_stride, 0, sizeof(T) * static_cast<size_t>(block_stride));
+    }
+  }
 };
 
 // A 1x1 convolution of the pixels of a panel.
@@ -56,7 +63,7 @@ FASTNETS_INLINE void activate_panel(const PixelPanel<T>& panel, int64_t pixels, 
 template <class Kind, class T>
 FASTNETS_INLINE void multiply_panel(Kind, const PixelPanel<T>& panel, const Projection<T>& to, int64_t pixels,
                                     int64_t lane, bool first, bool last) {
-  const RowCut cut(pixels);
+  const RowCut<T> cut(pixels);
   const T* const weights = to.weights + lane * panel.depth;
   const int64_t elements = panel.depth * Kind::kVectors * Vec::width;
   for (int64_t part = 0; part < cut.parts; ++part) {
@@ -70,8 +77,7 @@ FASTNETS_INLINE void multiply_panel(Kind, const PixelPanel<T>& panel, const Proj
                            to.stream};
     const T* const next = last ? nullptr : weights + elements;
     const PackedPanel<T> b{weights, panel_ahead(weights, elements, first, part, cut, next)};
-    PixelProducts<Kind, true, T>::of_rows[cut.begin(part + 1) - begin - 1](rows, b, panel.depth, target,
-                                                                           to.epilogue);
+    run_product<Kind, true>(cut.begin(part + 1) - begin, rows, b, panel.depth, target, to.epilogue);
   }
 }
 

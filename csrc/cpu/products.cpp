@@ -65,13 +65,20 @@ template <class Kind, bool kPacked, class T, class Panel>
 const PixelProduct<T, Panel> PixelProducts<Kind, kPacked, T, Panel>::of_rows[] = {
     FASTNETS_ROWS(FASTNETS_TO_PIXELS)};
 
+#if defined(FASTNETS_LEVEL_amx_bf16)
+#define FASTNETS_PRODUCTS_BF16(vectors, Last) static_assert(kByTiles<Bf16>, "are made of tiles")
+#else
+#define FASTNETS_PRODUCTS_BF16(vectors, Last)                          \
+  template struct PixelProducts<PanelKind<vectors, Last>, true, Bf16>; \
+  template struct PixelProducts<PanelKind<vectors, Last>, false, Bf16>
+#endif
+
 // Of each kind of panel: packed rows to a panel (Winograd), and both kinds of rows to pixels.
 #define FASTNETS_PRODUCTS(vectors, Last)                                 \
   template struct PanelProducts<PanelKind<vectors, Last>, true, float>;  \
   template struct PixelProducts<PanelKind<vectors, Last>, true, float>;  \
   template struct PixelProducts<PanelKind<vectors, Last>, false, float>; \
-  template struct PixelProducts<PanelKind<vectors, Last>, true, Bf16>;   \
-  template struct PixelProducts<PanelKind<vectors, Last>, false, Bf16>
+  FASTNETS_PRODUCTS_BF16(vectors, Last)
 
 FASTNETS_PRODUCTS(1, Vec);
 FASTNETS_PRODUCTS(2, Vec);

@@ -2,6 +2,9 @@
 // Included by kernel files only.
 //
 // of_rows[n - 1] takes n rows. kPacked says how they lie, as in accumulate.
+//
+// Those of Bf16 to pixels are made of tiles where the level has them. They take at most 2 kTileRows rows, of
+// which one of fewer than kTileRows reads as many: such rows must be packed, with memory behind them.
 #pragma once
 
 #include "cpu/micro_kernel.h"
@@ -26,6 +29,38 @@ template <class Kind, bool kPacked, class T, class Panel = PackedPanel<T>>
 struct PixelProducts {
   static const PixelProduct<T, Panel> of_rows[kMaxRows];
 };
+
+void tile_product(const Rows<Bf16>& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel,
+                  int64_t depth, const Target<Bf16>& target, const Epilogue& epilogue);
+
+// The product of `count` rows, a part of a RowCut.
+template <class Kind, bool kPacked, class T, class Panel>
+FASTNETS_INLINE void run_product(int64_t count, const Rows<T>& rows, const Panel& panel, int64_t depth,
+                                   const Target<T>& target, const Epilogue& epilogue) {
+  if constexpr (kByTiles<T>) {
+    tile_product(rows, count, Kind::kVectors, panel, depth, target, epilogue);
+  } else {
+    PixelProducts<Kind, kPacked, T, Panel>::of_rows[count - 1](rows, panel, depth, target, epilogue);
+  }
+}
+
+// What a thread has around its products of T: where they are made of tiles, these, configured.
+template <class T>
+class Tiles {
+ public:
+  Tiles() {}
+  ~Tiles() {}
+};
+#if defined(FASTNETS_LEVEL_amx_bf16)
+template <>
+class Tiles<Bf16> {
+ public:
+  Tiles();
+  ~Tiles();
+  Tiles(const Tiles&) = delete;
+  Tiles& operator=(const Tiles&) = delete;
+};
+#endif
 
 }  // namespace FASTNETS_LEVEL
 }  // namespace fastnets

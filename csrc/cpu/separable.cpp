@@ -30,7 +30,7 @@ struct Plan {
   bool by_pixel;           // the depthwise convolution is a scale and a shift
 
   Plan(const SeparableCall& c, int threads) : call(c), row(c.depthwise) {
-    depth = whole_factors<T>(row.s.cout);
+    depth = whole_depth<T>(row.s.cout);
     panels = ceil_div(c.cout, kPanelVectors * Vec::width);
     planes = row.s.batch * row.s.out[0];
     units = planes * row.pairs * row.segments;
@@ -138,6 +138,7 @@ void run_items(const SeparableCall& call, void* scratch, ThreadContext& context)
   Arena arena(scratch, context.thread * plan.private_bytes());
   RowTables<T> tables(plan.row, arena);
   const PixelPanel<T> panel(plan.depth, plan.block_pixels, arena);
+  const Tiles<T> tiles;
   const Projection<T> to{static_cast<const T*>(call.weights), call.cout, static_cast<T*>(call.y),
                          call.epilogue, call.stream};
   for (int64_t item; next_item(context, plan.blocks * plan.chunks, item);) {

@@ -18,9 +18,9 @@ struct SeparableCall {
 };
 
 // Bytes of scratch for `threads` threads.
-FASTNETS_DECLARE_BF16(int64_t, separable_scratch, (const SeparableCall& call, int threads));
+FASTNETS_DECLARE_AMX(int64_t, separable_scratch, (const SeparableCall& call, int threads));
 
 // All threads of a team call this with the same `call` and `scratch`.
-FASTNETS_DECLARE_BF16(void, separable, (const SeparableCall& call, void* scratch, ThreadContext& context));
+FASTNETS_DECLARE_AMX(void, separable, (const SeparableCall& call, void* scratch, ThreadContext& context));
 
 }  // namespace fastnets

@@ -61,7 +61,7 @@ class Strassen {
     const int64_t pairs = (least(to, target.lanes / kLanes) - from) / 2;
     if (pairs <= 0 || left_ == 0 || count < 2) return 0;
     set_rows(rows, count);
-    const RowCut cut(upper_);
+    const EvenRows cut(upper_);
     target_ = target, target_.lanes = kLanes;
     y_offset_ = target.y_offset, residual_offset_ = target.residual_offset;
     for (int64_t panel = from; panel < from + 2 * pairs; panel += 2) {

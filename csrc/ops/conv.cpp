@@ -7,9 +7,9 @@
 #include <array>
 #include <optional>
 
-#include "common/conv_pack.h"
 #include "common/scratch.h"
 #include "ops/arrays.h"
+#include "ops/packing.h"
 
 namespace fastnets {
 namespace {
@@ -55,9 +55,9 @@ class PackedConv {
     if (algorithm == "product" || algorithm == "strassen") {
       require(algorithm == "product" || (groups == 1 && element_ == Element::float32),
               "conv: strassen needs float32 and one group");
-      const int steps = FASTNETS_CALL(conv_steps)(element_);
-      pack(packed_product_elements(w, lanes, steps) * element_bytes(element_), nthreads,
-           [&](void* to, ThreadContext& context) { pack_product(w, lanes, steps, to, context); });
+      const ProductPacking packing = product_packing(element_);
+      pack(packed_product_elements(w, packing) * element_bytes(element_), nthreads,
+           [&](void* to, ThreadContext& context) { pack_product(w, packing, to, context); });
     } else if (algorithm == "planar") {
       require(groups == 1, "conv: planar needs one group");
       pack_planar(w, lanes, nthreads);
@@ -249,8 +249,9 @@ class PackedConv {
       for (int64_t i = 0; i < lines; ++i) std::copy_n(values + i * taps, taps, pairs.data() + i * whole);
       w.values = pairs.data(), w.kernel[2] = whole;
     }
-    pack(packed_product_elements(w, lanes, steps) * element_bytes(w.element), nthreads,
-         [&](void* to, ThreadContext& context) { pack_product(w, lanes, steps, to, context); });
+    const ProductPacking packing{lanes, steps, steps};
+    pack(packed_product_elements(w, packing) * element_bytes(w.element), nthreads,
+         [&](void* to, ThreadContext& context) { pack_product(w, packing, to, context); });
   }
 
   void pack_groups(const ConvWeights& w, int lanes, int nthreads) {
@@ -333,6 +334,10 @@ void register_conv(py::module_& m) {
            py::arg("residual"), py::arg("activation"), py::arg("alpha"), py::arg("beta"), py::arg("moments"),
            py::arg("block"), py::arg("share"), py::arg("stream"), py::arg("nthreads"));
   m.def("conv_lanes", [] { return FASTNETS_CALL(conv_lanes)(); });
+  m.def(
+      "conv_rate",
+      [](bool bf16) { return FASTNETS_CALL(conv_rate)(bf16 ? Element::bfloat16 : Element::float32); },
+      py::arg("bf16"));
   m.def(
       "conv_steps",
       [](bool bf16) { return FASTNETS_CALL(conv_steps)(bf16 ? Element::bfloat16 : Element::float32); },

@@ -9,9 +9,9 @@
 #include <optional>
 #include <tuple>
 
-#include "common/conv_pack.h"
 #include "common/scratch.h"
 #include "ops/arrays.h"
+#include "ops/packing.h"
 
 namespace fastnets {
 namespace {
@@ -38,23 +38,23 @@ class PackedInvertedBottleneck {
             "inverted_bottleneck: the weights have shapes " + shape_text(expand) + ", " +
                 shape_text(depthwise) + " and " + shape_text(project) +
                 ": pass (M, Cin), (M, 1, y, x) and (Cout, M)");
-    const int lanes = FASTNETS_CALL(conv_lanes)(), steps = FASTNETS_CALL(conv_steps)(element_);
+    const ProductPacking packing = product_packing(element_);
     const ConvWeights first{expand.data(), element_, middle_, cin_, 1, {1, 1, 1}};
     const ConvWeights second{depthwise.data(), element_, middle_, 1, middle_, {1, kernel_[0], kernel_[1]}};
     const ConvWeights third{project.data(), element_, cout_, middle_, 1, {1, 1, 1}};
     const int64_t size = element_bytes(element_);
-    const int64_t sizes[] = {packed_product_elements(first, lanes, steps) * size,
-                             packed_grouped_elements(second, lanes) * static_cast<int64_t>(sizeof(float)),
-                             packed_product_elements(third, lanes, steps) * size};
+    const int64_t sizes[] = {packed_product_elements(first, packing) * size,
+                             packed_grouped_elements(second, packing.lanes) * static_cast<int64_t>(sizeof(float)),
+                             packed_product_elements(third, packing) * size};
     for (int64_t bytes : sizes) bytes_ += slice_bytes<char>(bytes);
     Arena arena(weights_.at_least(std::max(bytes_, kAlignment)));
     char* const to[] = {arena.take<char>(sizes[0]), arena.take<char>(sizes[1]), arena.take<char>(sizes[2])};
     expand_ = to[0], depthwise_ = reinterpret_cast<float*>(to[1]), project_ = to[2];
     const py::gil_scoped_release release;
     run_team(nthreads, [&](ThreadContext& context) {
-      pack_product(first, lanes, steps, expand_, context);
-      pack_grouped(second, lanes, depthwise_, context);
-      pack_product(third, lanes, steps, project_, context);
+      pack_product(first, packing, expand_, context);
+      pack_grouped(second, packing.lanes, depthwise_, context);
+      pack_product(third, packing, project_, context);
     });
   }
 

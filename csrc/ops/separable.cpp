@@ -8,9 +8,9 @@
 #include <optional>
 #include <tuple>
 
-#include "common/conv_pack.h"
 #include "common/scratch.h"
 #include "ops/arrays.h"
+#include "ops/packing.h"
 
 namespace fastnets {
 namespace {
@@ -35,12 +35,12 @@ class PackedSeparable {
             "separable: depthwise has shape " + shape_text(depthwise) + " and pointwise " +
                 shape_text(pointwise) + ": pass (M, 1, z, y, x) and (Cout, M)");
     for (int i = 0; i < 3; ++i) kernel_[i] = depthwise.shape(2 + i);
-    const int lanes = FASTNETS_CALL(conv_lanes)(), steps = FASTNETS_CALL(conv_steps)(element_);
+    const ProductPacking packing = product_packing(element_);
     const ConvWeights first{
         depthwise.data(), element_, middle_, 1, middle_, {kernel_[0], kernel_[1], kernel_[2]}};
     const ConvWeights second{pointwise.data(), element_, cout_, middle_, 1, {1, 1, 1}};
-    const int64_t floats = packed_grouped_elements(first, lanes);
-    const int64_t elements = packed_product_elements(second, lanes, steps);
+    const int64_t floats = packed_grouped_elements(first, packing.lanes);
+    const int64_t elements = packed_product_elements(second, packing);
     bytes_ = slice_bytes<float>(floats) + elements * element_bytes(element_);
     Arena arena(weights_.at_least(std::max(bytes_, kAlignment)));
     float* const to_first = arena.take<float>(floats);
@@ -48,8 +48,8 @@ class PackedSeparable {
     depthwise_ = to_first, pointwise_ = to_second;
     const py::gil_scoped_release release;
     run_team(nthreads, [&](ThreadContext& context) {
-      pack_grouped(first, lanes, to_first, context);
-      pack_product(second, lanes, steps, to_second, context);
+      pack_grouped(first, packing.lanes, to_first, context);
+      pack_product(second, packing, to_second, context);
     });
   }
 

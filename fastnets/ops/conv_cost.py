@@ -35,8 +35,9 @@ def vectors(channels: int) -> int:
 
 def product_cost(shape: ConvShape) -> float:
     taps, inputs, outputs = math.prod(shape.kernel), shape.cin // shape.groups, shape.cout // shape.groups
-    steps = _C.conv_steps(shape.itemsize == 2)
-    multiply = shape.pixels * taps * inputs * vectors(outputs) / (steps * _PRODUCT_SHARE)
+    bf16 = shape.itemsize == 2
+    steps = _C.conv_steps(bf16)
+    multiply = shape.pixels * taps * inputs * vectors(outputs) / (_C.conv_rate(bf16) * _PRODUCT_SHARE)
     gather = (_PAIRS if steps > 1 else 0.0) + -(-vectors(inputs) // steps) * _GATHER
     fetch = taps * inputs * vectors(outputs) * _FETCH[product_rows()] * shape.itemsize / 4
     return shape.groups * (multiply + (shape.pixels * taps * gather if taps > 1 else 0.0) + fetch)
