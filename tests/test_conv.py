@@ -203,7 +203,7 @@ def test_any_shape(data: st.DataObject) -> None:
     window = window_of(axes, case.stride, case.padding, case.dilation)
     if min(window.out_size(case.size, case.kernel)) < 1:
         return
-    for implementation in ("winograd", "planar", "narrow", "grouped", "strassen", "product"):
+    for implementation in ("winograd", "planar", "narrow", "grouped", "strassen", "direct", "product"):
         check(conv_cases, case, implementation, data.draw(st.sampled_from(["dense", "slices"])))
 
 

@@ -103,6 +103,30 @@ void pack_product_of(const ConvWeights& w, const ProductPacking& packing, T* pac
 }
 
 template <class T>
+void pack_direct_of(const ConvWeights& w, const ProductPacking& packing, T* packed, ThreadContext& context) {
+  const Panels panels(w, packing.lanes);
+  const int64_t taps = w.kernel[0] * w.kernel[1] * w.kernel[2], steps = packing.steps, depth = packing.depth;
+  const int64_t rows = packed_direct_elements(w, packing) / panels.padded();
+  for (int64_t panel; next_item(context, panels.count, panel);) {
+    const int64_t width = panels.width(panel);
+    T* out = packed + panel * panels.lanes * rows;
+    for (int64_t block = 0; block < w.cin; block += depth) {
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        for (int64_t row = block; row < block + depth; row += steps) {
+          for (int64_t lane = 0; lane < width; ++lane) {
+            for (int64_t c = row; c < row + steps; ++c) {
+              const int64_t channel = panel * panels.lanes + lane;
+              const bool there = channel < panels.outputs && c < w.cin;
+              *out++ = there ? static_cast<const T*>(w.values)[(channel * w.cin + c) * taps + tap] : T{};
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+template <class T>
 void pack_grouped_of(const ConvWeights& w, int lanes, float* packed, ThreadContext& context) {
   const int64_t taps = w.kernel[0] * w.kernel[1] * w.kernel[2];
   for (int64_t v; next_item(context, (w.cout + lanes - 1) / lanes, v);) {
@@ -126,6 +150,18 @@ int64_t packed_product_elements(const ConvWeights& w, const ProductPacking& pack
 void pack_product(const ConvWeights& w, const ProductPacking& packing, void* packed, ThreadContext& context) {
   with_element(w.element, [&](auto zero) {
     pack_product_of(w, packing, static_cast<decltype(zero)*>(packed), context);
+  });
+  finish(context);
+}
+
+int64_t packed_direct_elements(const ConvWeights& w, const ProductPacking& packing) {
+  const int64_t depth = (w.cin + packing.depth - 1) / packing.depth * packing.depth;
+  return Panels(w, packing.lanes).padded() * depth * w.kernel[0] * w.kernel[1] * w.kernel[2];
+}
+
+void pack_direct(const ConvWeights& w, const ProductPacking& packing, void* packed, ThreadContext& context) {
+  with_element(w.element, [&](auto zero) {
+    pack_direct_of(w, packing, static_cast<decltype(zero)*>(packed), context);
   });
   finish(context);
 }

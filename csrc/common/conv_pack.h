@@ -29,6 +29,10 @@ struct ProductPacking {
 int64_t packed_product_elements(const ConvWeights& weights, const ProductPacking& packing);
 void pack_product(const ConvWeights& weights, const ProductPacking& packing, void* packed, ThreadContext& context);
 
+// [panel][block of cin][tap][cin of a block][panel lanes][steps], of one group, in blocks of packing.depth
+int64_t packed_direct_elements(const ConvWeights& weights, const ProductPacking& packing);
+void pack_direct(const ConvWeights& weights, const ProductPacking& packing, void* packed, ThreadContext& context);
+
 // [group][panel][xi][cin][panel lanes]: the weights of each panel transformed to the (tile + kernel - 1)
 // points along each axis. Along an axis whose tile is 1 the kernel must be 1. Of floats, computed in double.
 //

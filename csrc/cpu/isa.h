@@ -58,6 +58,19 @@
   ::fastnets::pick(name##_generic, name##_avx2, name##_avx512, name##_avx512_bf16, name##_amx_bf16)
 #endif
 
+// What level amx_bf16 alone has; null at others. FASTNETS_TILES: the build has that level.
+#if defined(FASTNETS_TILES)
+#define FASTNETS_DECLARE_TILES_(result, name, arguments) result name##_amx_bf16 arguments
+#else
+#define FASTNETS_DECLARE_TILES_(result, name, arguments) constexpr result(*name##_amx_bf16) arguments = nullptr
+#endif
+#define FASTNETS_DECLARE_TILES(result, name, arguments)       \
+  constexpr result(*name##_generic) arguments = nullptr;      \
+  constexpr result(*name##_avx2) arguments = nullptr;         \
+  constexpr result(*name##_avx512) arguments = nullptr;       \
+  constexpr result(*name##_avx512_bf16) arguments = nullptr;  \
+  FASTNETS_DECLARE_TILES_(result, name, arguments)
+
 namespace fastnets {
 
 template <class Function>

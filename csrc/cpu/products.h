@@ -30,8 +30,23 @@ struct PixelProducts {
   static const PixelProduct<T, Panel> of_rows[kMaxRows];
 };
 
+// Rows that lie side by side, whose blocks of kColumns<T> columns are at a + offset[0], a + offset[1] and so on.
+template <class T>
+struct OffsetRows {
+  const T* a;
+  const int64_t* offset;
+};
+
+// Those rows of a product that are results: line[i] - first is the i-th of `count`.
+struct ResultLines {
+  const int32_t* line;
+  int64_t first, count;
+};
+
 void tile_product(const Rows<Bf16>& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel,
                   int64_t depth, const Target<Bf16>& target, const Epilogue& epilogue);
+void tile_product(const OffsetRows<Bf16>& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel,
+                  int64_t depth, const Target<Bf16>& target, const Epilogue& epilogue, const ResultLines& results);
 
 // The product of `count` rows, a part of a RowCut.
 template <class Kind, bool kPacked, class T, class Panel>

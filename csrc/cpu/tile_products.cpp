@@ -24,7 +24,7 @@ constexpr TileConfig whole_tiles() {
 }
 constexpr TileConfig kWholeTiles = whole_tiles();
 
-constexpr int64_t kLineBytes = kColumns<Bf16> * sizeof(Bf16);
+constexpr int64_t kLineBytes = kColumns<Bf16> * static_cast<int64_t>(sizeof(Bf16));
 constexpr int64_t kLanes = kPanelVectors * Vec::width;
 
 // Sums of a product as they leave the tiles.
@@ -32,28 +32,51 @@ struct alignas(kAlignment) SumLines {
   float of[2 * kTileRows][kLanes];
 };
 
-// lines: the product of one tile of rows, from rows.a, or of two, of which the second begins at `second`.
-template <int kRowTiles, int kVectors>
-FASTNETS_INLINE void multiply(const Rows<Bf16>& rows, int64_t second, PackedPanel<Bf16> panel, int64_t depth,
-                              SumLines& lines) {
-  const int64_t row_bytes = rows.row_stride * static_cast<int64_t>(sizeof(Bf16));
-  const Bf16 *a = rows.a, *a2 = rows.a + second * rows.row_stride;
+// Where the tiles of A are, block by block of columns.
+struct StridedTiles {
+  const Bf16* a;
+  int64_t block_stride, row_bytes, second;  // second: elements to the second tile
+  StridedTiles(const Rows<Bf16>& rows, int64_t second_row)
+      : a(rows.a),
+        block_stride(rows.block_stride),
+        row_bytes(rows.row_stride * static_cast<int64_t>(sizeof(Bf16))),
+        second(second_row * rows.row_stride) {}
+  FASTNETS_INLINE const Bf16* next() {
+    const Bf16* const block = a;
+    a += block_stride;
+    return block;
+  }
+};
+struct OffsetTiles {
+  const Bf16* a;
+  const int64_t* offset;
+  int64_t second;
+  static constexpr int64_t row_bytes = kLineBytes;
+  OffsetTiles(const OffsetRows<Bf16>& rows, int64_t second_row)
+      : a(rows.a), offset(rows.offset), second(second_row * kColumns<Bf16>) {}
+  FASTNETS_INLINE const Bf16* next() { return a + *offset++; }
+};
+
+// lines: the product of one tile of rows, or of two, of which the second begins at row `second`.
+template <int kRowTiles, int kVectors, class RowTiles>
+FASTNETS_INLINE void multiply(RowTiles a, int64_t second, PackedPanel<Bf16> panel, int64_t depth, SumLines& lines) {
+  constexpr int64_t kStep = kColumns<Bf16> * kVectors * Vec::width;  // elements of the panel
   _tile_zero(0);
   if constexpr (kVectors == 2) _tile_zero(1);
   if constexpr (kRowTiles == 2) _tile_zero(2);
   if constexpr (kRowTiles == 2 && kVectors == 2) _tile_zero(3);
-  constexpr int64_t kStep = kColumns<Bf16> * kVectors * Vec::width;  // elements of the panel
-  for (int64_t k = 0; k < depth; k += kColumns<Bf16>, a += rows.block_stride, a2 += rows.block_stride) {
+  for (int64_t k = 0; k < depth; k += kColumns<Bf16>) {
+    const Bf16* const block = a.next();
     panel.fetch(kStep);
     _tile_loadd(6, panel.b, kVectors * kLineBytes);
-    _tile_loadd(4, a, row_bytes);
+    _tile_loadd(4, block, a.row_bytes);
     _tile_dpbf16ps(0, 4, 6);
     if constexpr (kVectors == 2) {
       _tile_loadd(7, panel.b + kColumns<Bf16>, kVectors * kLineBytes);
       _tile_dpbf16ps(1, 4, 7);
     }
     if constexpr (kRowTiles == 2) {
-      _tile_loadd(5, a2, row_bytes);
+      _tile_loadd(5, block + a.second, a.row_bytes);
       _tile_dpbf16ps(2, 5, 6);
       if constexpr (kVectors == 2) _tile_dpbf16ps(3, 5, 7);
     }
@@ -66,42 +89,71 @@ FASTNETS_INLINE void multiply(const Rows<Bf16>& rows, int64_t second, PackedPane
   if constexpr (kRowTiles == 2 && kVectors == 2) _tile_stored(3, lines.of[second] + Vec::width, kTo);
 }
 
-// kRows rows of the sums, from `row` on, through the epilogue.
+// The second tile of rows ends with the last row: the sums that both tiles have are the same.
+template <class RowTiles, class SomeRows>
+FASTNETS_INLINE void multiply_rows(const SomeRows& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel,
+                                   int64_t depth, SumLines& lines) {
+  if (count > kTileRows) {
+    const int64_t second = count - kTileRows;
+    const RowTiles a(rows, second);
+    vectors == 2 ? multiply<2, 2>(a, second, panel, depth, lines) : multiply<2, 1>(a, second, panel, depth, lines);
+  } else {
+    const RowTiles a(rows, 0);
+    vectors == 2 ? multiply<1, 2>(a, 0, panel, depth, lines) : multiply<1, 1>(a, 0, panel, depth, lines);
+  }
+}
+
+// kRows results, from the i-th on, through the epilogue.
 template <int kRows>
-FASTNETS_INLINE void finish_rows(const SumLines& lines, int64_t row, int vectors, Target<Bf16> target,
-                                 const Epilogue& epilogue) {
-  target.y_offset += row;
-  if (target.residual_offset != nullptr) target.residual_offset += row;
+FASTNETS_INLINE void finish_rows(const SumLines& lines, const ResultLines& results, int64_t i, int vectors,
+                                 Target<Bf16> target, const Epilogue& epilogue) {
+  target.y_offset += i;
+  if (target.residual_offset != nullptr) target.residual_offset += i;
   for (int v = 0; v < vectors; ++v) {
     const int64_t channel = target.channel + v * Vec::width;
-    const int count = static_cast<int>(target.lanes) - v * Vec::width;
-    const int lanes = count < Vec::width ? count : Vec::width;
+    const int lanes = static_cast<int>(least(target.lanes - v * Vec::width, Vec::width));
     const Vec first = ChannelTerms(epilogue, channel, lanes).start();
     Vec sum[kRows];
 #pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) sum[i] = Vec::load(lines.of[row + i] + v * Vec::width) + first;
+    for (int r = 0; r < kRows; ++r) {
+      sum[r] = Vec::load(lines.of[results.line[i + r] - results.first] + v * Vec::width) + first;
+    }
     store_pixels(sum, target, channel, lanes, epilogue);
   }
 }
 
+FASTNETS_INLINE void finish_results(const SumLines& lines, const ResultLines& results, int vectors,
+                                    const Target<Bf16>& target, const Epilogue& epilogue) {
+  int64_t i = 0;
+  for (; i + 8 <= results.count; i += 8) finish_rows<8>(lines, results, i, vectors, target, epilogue);
+  for (; i + 2 <= results.count; i += 2) finish_rows<2>(lines, results, i, vectors, target, epilogue);
+  if (i < results.count) finish_rows<1>(lines, results, i, vectors, target, epilogue);
+}
+
+struct AllLines {
+  int32_t line[2 * kTileRows];
+};
+constexpr AllLines all_lines() {
+  AllLines all{};
+  for (int i = 0; i < 2 * kTileRows; ++i) all.line[i] = i;
+  return all;
+}
+constexpr AllLines kAllLines = all_lines();
+
 }  // namespace
 
-// The second tile of rows ends with the last row: the sums that both tiles have are the same.
-void tile_product(const Rows<Bf16>& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel,
-                  int64_t depth, const Target<Bf16>& target, const Epilogue& epilogue) {
+void tile_product(const Rows<Bf16>& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel, int64_t depth,
+                  const Target<Bf16>& target, const Epilogue& epilogue) {
   SumLines lines;
-  const int64_t second = count - kTileRows;
-  if (second > 0) {
-    vectors == 2 ? multiply<2, 2>(rows, second, panel, depth, lines)
-                 : multiply<2, 1>(rows, second, panel, depth, lines);
-  } else {
-    vectors == 2 ? multiply<1, 2>(rows, 0, panel, depth, lines)
-                 : multiply<1, 1>(rows, 0, panel, depth, lines);
-  }
-  int64_t row = 0;
-  for (; row + 8 <= count; row += 8) finish_rows<8>(lines, row, vectors, target, epilogue);
-  for (; row + 2 <= count; row += 2) finish_rows<2>(lines, row, vectors, target, epilogue);
-  if (row < count) finish_rows<1>(lines, row, vectors, target, epilogue);
+  multiply_rows<StridedTiles>(rows, count, vectors, panel, depth, lines);
+  finish_results(lines, {kAllLines.line, 0, count}, vectors, target, epilogue);
+}
+
+void tile_product(const OffsetRows<Bf16>& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel,
+                  int64_t depth, const Target<Bf16>& target, const Epilogue& epilogue, const ResultLines& results) {
+  SumLines lines;
+  multiply_rows<OffsetTiles>(rows, count, vectors, panel, depth, lines);
+  finish_results(lines, results, vectors, target, epilogue);
 }
 
 Tiles<Bf16>::Tiles() { _tile_loadconfig(&kWholeTiles); }

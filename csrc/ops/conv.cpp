@@ -58,6 +58,12 @@ class PackedConv {
       const ProductPacking packing = product_packing(element_);
       pack(packed_product_elements(w, packing) * element_bytes(element_), nthreads,
            [&](void* to, ThreadContext& context) { pack_product(w, packing, to, context); });
+    } else if (algorithm == "direct") {
+      require(groups == 1 && element_ == Element::bfloat16 && FASTNETS_CALL(conv_direct) != nullptr,
+              "conv: direct needs bfloat16, one group and a level with tiles");
+      const ProductPacking packing = product_packing(element_);
+      pack(packed_direct_elements(w, packing) * element_bytes(element_), nthreads,
+           [&](void* to, ThreadContext& context) { pack_direct(w, packing, to, context); });
     } else if (algorithm == "planar") {
       require(groups == 1, "conv: planar needs one group");
       pack_planar(w, lanes, nthreads);
@@ -78,7 +84,7 @@ class PackedConv {
     } else {
       require(algorithm == "grouped",
               "conv: algorithm is " + algorithm +
-                  ": pass product, strassen, winograd, planar, narrow, grouped or depthwise");
+                  ": pass product, direct, strassen, winograd, planar, narrow, grouped or depthwise");
       require(
           lanes % w.cin == 0 && cout_ == cin_,
           "conv: grouped needs groups whose outputs equal their inputs and divide " + std::to_string(lanes));
@@ -294,6 +300,7 @@ class PackedConv {
   ScratchFunction scratch_function() const {
     return algorithm_ == "product"     ? FASTNETS_CALL(conv_product_scratch)
            : algorithm_ == "strassen"  ? FASTNETS_CALL(conv_product_scratch)
+           : algorithm_ == "direct"    ? FASTNETS_CALL(conv_direct_scratch)
            : algorithm_ == "winograd"  ? FASTNETS_CALL(conv_winograd_scratch)
            : algorithm_ == "planar"    ? FASTNETS_CALL(conv_planar_scratch)
            : algorithm_ == "narrow"    ? FASTNETS_CALL(conv_narrow_scratch)
@@ -304,6 +311,7 @@ class PackedConv {
   KernelFunction kernel_function() const {
     return algorithm_ == "product"     ? FASTNETS_CALL(conv_product)
            : algorithm_ == "strassen"  ? FASTNETS_CALL(conv_product)
+           : algorithm_ == "direct"    ? FASTNETS_CALL(conv_direct)
            : algorithm_ == "winograd"  ? FASTNETS_CALL(conv_winograd)
            : algorithm_ == "planar"    ? FASTNETS_CALL(conv_planar)
            : algorithm_ == "narrow"    ? FASTNETS_CALL(conv_narrow)
@@ -334,6 +342,7 @@ void register_conv(py::module_& m) {
            py::arg("residual"), py::arg("activation"), py::arg("alpha"), py::arg("beta"), py::arg("moments"),
            py::arg("block"), py::arg("share"), py::arg("stream"), py::arg("nthreads"));
   m.def("conv_lanes", [] { return FASTNETS_CALL(conv_lanes)(); });
+  m.def("has_tiles", [] { return FASTNETS_CALL(conv_direct) != nullptr; });
   m.def(
       "conv_rate",
       [](bool bf16) { return FASTNETS_CALL(conv_rate)(bf16 ? Element::bfloat16 : Element::float32); },

@@ -47,7 +47,7 @@ def conv(
         residual: added before the activation; the shape of the result.
         activation, parameters: see fastnets.ops.epilogue.
         implementation: "winograd", "planar", "narrow", "depthwise", "grouped", "product" (CPU, float32 or
-            bfloat16), "strassen" (CPU, float32), "triton_depthwise", "triton_product" (GPU) or "torch"; None takes
+            bfloat16), "direct" (CPU with tiles, bfloat16), "strassen" (CPU, float32), "triton_depthwise", "triton_product" (GPU) or "torch"; None takes
             the fastest.
 
     Raises:
@@ -116,6 +116,7 @@ OP = Op(
         Implementation("depthwise", lambda call: refusal(call, "depthwise"), lambda c: _run_with("depthwise", c)),
         Implementation("grouped", lambda call: refusal(call, "grouped"), lambda c: _run_with("grouped", c)),
         Implementation("strassen", lambda call: refusal(call, "strassen"), lambda c: _run_with("strassen", c)),
+        Implementation("direct", lambda call: refusal(call, "direct"), lambda c: _run_with("direct", c)),
         Implementation("product", lambda call: refusal(call, "product"), lambda c: _run_with("product", c)),
         triton_implementation("depthwise", "triton_depthwise"),
         triton_implementation("conv", "triton_product"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fastnets import _C
 from fastnets.machine import cache_bytes
 from fastnets.ops.conv_cost import (
+    direct_cost,
     narrow_cost,
     planar_cost,
     points_of,
@@ -24,6 +25,7 @@ from fastnets.ops.conv_refusals import (
     REFUSALS,
     TILES,
     depthwise_refusal,
+    direct_refusal,
     grouped_refusal,
     is_strided,
     narrow_refusal,
@@ -52,8 +54,8 @@ class ConvConfig:
     """How a convolution runs.
 
     Args:
-        algorithm: "product", "strassen" (a product of fewer multiplications), "winograd", "planar", "narrow",
-            "grouped" or "depthwise".
+        algorithm: "product", "direct" (by tiles of bfloat16), "strassen" (a product of fewer multiplications),
+            "winograd", "planar", "narrow", "grouped" or "depthwise".
         tile: Winograd's outputs along z, y, x; 1 along axes with kernel 1, and 3 along those with stride 2.
         block: output pixels (product, strassen, planar, narrow) or tiles (winograd) of a work item.
         share: Winograd: the threads share transformed tiles and products, and read each weight once a block.
@@ -153,6 +155,8 @@ def candidates(shape: ConvShape, nthreads: int, algorithm: str | None = None) ->
         return [(0.0, ConvConfig("grouped"))]
     if algorithm in (None, "product"):
         found.append((product_cost(shape), _product(shape, nthreads)))
+    if algorithm in (None, "direct") and direct_refusal(shape) is None:
+        found.append((direct_cost(shape), ConvConfig("direct", stream=_streams(shape, nthreads))))
     if algorithm in (None, "strassen") and strassen_refusal(shape) is None:
         found.append((strassen_cost(shape), _strassen(shape, nthreads)))
     if algorithm in (None, "winograd") and winograd_refusal(shape) is None:

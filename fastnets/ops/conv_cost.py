@@ -23,6 +23,7 @@ _COPY = 0.5  # of an element of a line: less from a line, more from pixels
 _SUMS = 8.0  # Strassen's, of a vector of inputs
 _NEW_SUMS = {14: 0.3, 6: 1.0}  # what the sums of weights add to its first products, by their rows
 _FETCH = {14: 12.0, 6: 7.0}  # a vector of weights, by rows: in a network they come from memory
+_HALO = 1.5  # inputs of a box for each that its outputs lie on
 _JOIN = 3.0  # the sums of an output over the lanes, and its store
 _TILE = 1000.0  # of a Winograd tile: finding its pixels (64 channels, dilated: 1.03 to 1.08 with half as many tiles)
 _SETTLING = 3  # what starting and storing a product of Winograd's costs, in inputs
@@ -41,6 +42,15 @@ def product_cost(shape: ConvShape) -> float:
     gather = (_PAIRS if steps > 1 else 0.0) + -(-vectors(inputs) // steps) * _GATHER
     fetch = taps * inputs * vectors(outputs) * _FETCH[product_rows()] * shape.itemsize / 4
     return shape.groups * (multiply + (shape.pixels * taps * gather if taps > 1 else 0.0) + fetch)
+
+
+def direct_cost(shape: ConvShape) -> float:
+    """By tiles: of whole blocks of two vectors of inputs, which are copied once, and their halo."""
+    blocks, taps = -(-vectors(shape.cin) // 2), math.prod(shape.kernel)
+    multiply = shape.pixels * taps * blocks * 2 * _C.conv_lanes() * vectors(shape.cout)
+    copied = shape.pixels * math.prod(shape.stride) * blocks * _HALO * _GATHER
+    fetch = taps * shape.cin * vectors(shape.cout) * _FETCH[product_rows()] * shape.itemsize / 4
+    return multiply / (_C.conv_rate(True) * _PRODUCT_SHARE) + copied + fetch
 
 
 def product_rows() -> int:

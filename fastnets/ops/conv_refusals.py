@@ -87,6 +87,15 @@ def grouped_refusal(shape: ConvShape) -> str | None:
     return None
 
 
+def direct_refusal(shape: ConvShape) -> str | None:
+    """Why the direct kernel, by tiles, cannot run `shape`."""
+    if not _C.has_tiles() or shape.itemsize != 2:
+        return "it needs bfloat16 and a processor with tiles of it (AMX)"
+    if shape.groups != 1 or shape.kernel == (1, 1, 1):
+        return f"kernel is {shape.kernel} in {shape.groups} groups; it needs more than 1 along some axis, in one group"
+    return None
+
+
 def planar_refusal(shape: ConvShape) -> str | None:
     """Why the kernel for few input channels cannot run `shape`."""
     if shape.groups != 1 or shape.cin > MOST_PLANES:
@@ -113,5 +122,6 @@ REFUSALS: dict[str, Callable[[ConvShape], str | None]] = {
     "narrow": narrow_refusal,
     "grouped": grouped_refusal,
     "product": lambda shape: None,
+    "direct": direct_refusal,
     "strassen": strassen_refusal,
 }
