@@ -106,10 +106,11 @@ template <class T>
 void pack_direct_of(const ConvWeights& w, const ProductPacking& packing, T* packed, ThreadContext& context) {
   const Panels panels(w, packing.lanes);
   const int64_t taps = w.kernel[0] * w.kernel[1] * w.kernel[2], steps = packing.steps, depth = packing.depth;
-  const int64_t rows = packed_direct_elements(w, packing) / panels.padded();
-  for (int64_t panel; next_item(context, panels.count, panel);) {
-    const int64_t width = panels.width(panel);
-    T* out = packed + panel * panels.lanes * rows;
+  const int64_t rows = packed_direct_elements(w, packing) / (w.groups * panels.padded());
+  for (int64_t item; next_item(context, w.groups * panels.count, item);) {
+    const int64_t group = item / panels.count, panel = item % panels.count, width = panels.width(panel);
+    T* out = packed + (group * panels.padded() + panel * panels.lanes) * rows;
+    const T* const values = static_cast<const T*>(w.values) + group * panels.outputs * w.cin * taps;
     for (int64_t block = 0; block < w.cin; block += depth) {
       for (int64_t tap = 0; tap < taps; ++tap) {
         for (int64_t row = block; row < block + depth; row += steps) {
@@ -117,7 +118,7 @@ void pack_direct_of(const ConvWeights& w, const ProductPacking& packing, T* pack
             for (int64_t c = row; c < row + steps; ++c) {
               const int64_t channel = panel * panels.lanes + lane;
               const bool there = channel < panels.outputs && c < w.cin;
-              *out++ = there ? static_cast<const T*>(w.values)[(channel * w.cin + c) * taps + tap] : T{};
+              *out++ = there ? values[(channel * w.cin + c) * taps + tap] : T{};
             }
           }
         }
@@ -156,7 +157,7 @@ void pack_product(const ConvWeights& w, const ProductPacking& packing, void* pac
 
 int64_t packed_direct_elements(const ConvWeights& w, const ProductPacking& packing) {
   const int64_t depth = (w.cin + packing.depth - 1) / packing.depth * packing.depth;
-  return Panels(w, packing.lanes).padded() * depth * w.kernel[0] * w.kernel[1] * w.kernel[2];
+  return w.groups * Panels(w, packing.lanes).padded() * depth * w.kernel[0] * w.kernel[1] * w.kernel[2];
 }
 
 void pack_direct(const ConvWeights& w, const ProductPacking& packing, void* packed, ThreadContext& context) {

@@ -29,7 +29,7 @@ struct ProductPacking {
 int64_t packed_product_elements(const ConvWeights& weights, const ProductPacking& packing);
 void pack_product(const ConvWeights& weights, const ProductPacking& packing, void* packed, ThreadContext& context);
 
-// [panel][block of cin][tap][cin of a block][panel lanes][steps], of one group, in blocks of packing.depth
+// [group][panel][block of cin][tap][cin of a block][panel lanes][steps], in blocks of packing.depth
 int64_t packed_direct_elements(const ConvWeights& weights, const ProductPacking& packing);
 void pack_direct(const ConvWeights& weights, const ProductPacking& packing, void* packed, ThreadContext& context);
 

@@ -16,8 +16,11 @@ struct ProductWeights {
 };
 
 // Packed: [group][block][tap][cin / steps][lanes][steps], where a block is `lanes` output channels and
-// `steps` is conv_steps(element); the last channels, of both, are padded with 0.
-int64_t panel_elements(const ProductWeights& w, int64_t lanes, int64_t steps);
-void pack_panels(const ProductWeights& w, int64_t lanes, int64_t steps, void* to);
+// `steps` is conv_steps(element); the last channels, of both, are padded with 0, those of cin to a multiple of `depth`.
+struct PanelPacking {
+  int64_t lanes, steps, depth;
+};
+int64_t panel_elements(const ProductWeights& w, const PanelPacking& packing);
+void pack_panels(const ProductWeights& w, const PanelPacking& packing, void* to);
 
 }  // namespace fastnets

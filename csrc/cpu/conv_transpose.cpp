@@ -1,5 +1,6 @@
 #include "cpu/conv_transpose.h"
 
+#include "cpu/conv_direct.h"
 #include "cpu/factor.h"
 #include "cpu/pixel_rows.h"
 
@@ -228,11 +229,17 @@ int FASTNETS_ENTRY(conv_transpose_lanes)() { return FASTNETS_LEVEL::kLanes; }
 
 int64_t FASTNETS_ENTRY(conv_transpose_scratch)(const ConvTransposeCall& c, int threads) {
   using namespace FASTNETS_LEVEL;
+  if constexpr (kByTiles<Bf16>) {
+    if (c.y.element == Element::bfloat16) return transposed_by_tiles_scratch(c, threads);
+  }
   return zeros_bytes(c) + own_bytes(c) * threads;
 }
 
 void FASTNETS_ENTRY(conv_transpose)(const ConvTransposeCall& c, void* scratch, ThreadContext& context) {
   using namespace FASTNETS_LEVEL;
+  if constexpr (kByTiles<Bf16>) {
+    if (c.y.element == Element::bfloat16) return transpose_by_tiles(c, scratch, context);
+  }
   for (int64_t item; next_item(context, 1, item);)
     std::memset(scratch, 0, static_cast<size_t>(zeros_bytes(c)));
   finish(context);

@@ -19,10 +19,10 @@ struct ConvTransposeCall {
   bool stream;  // store past the caches: for outputs that do not fit into them
 };
 
-FASTNETS_DECLARE_BF16(int, conv_transpose_lanes, ());
+FASTNETS_DECLARE_AMX(int, conv_transpose_lanes, ());
 // `scratch` holds conv_transpose_scratch(call, threads) bytes.
-FASTNETS_DECLARE_BF16(int64_t, conv_transpose_scratch, (const ConvTransposeCall& call, int threads));
-FASTNETS_DECLARE_BF16(void, conv_transpose,
+FASTNETS_DECLARE_AMX(int64_t, conv_transpose_scratch, (const ConvTransposeCall& call, int threads));
+FASTNETS_DECLARE_AMX(void, conv_transpose,
                       (const ConvTransposeCall& call, void* scratch, ThreadContext& context));
 
 }  // namespace fastnets

@@ -30,11 +30,16 @@ struct PixelProducts {
   static const PixelProduct<T, Panel> of_rows[kMaxRows];
 };
 
-// Rows that lie side by side, whose blocks of kColumns<T> columns are at a + offset[0], a + offset[1] and so on.
+// kColumns<T> columns of A, at a + row, and where the panel has their weights.
+struct ProductStep {
+  int64_t row, depth;
+};
+// Rows that lie side by side in each step.
 template <class T>
-struct OffsetRows {
+struct StepRows {
   const T* a;
-  const int64_t* offset;
+  const ProductStep* steps;
+  int64_t count;
 };
 
 // Those rows of a product that are results: line[i] - first is the i-th of `count`.
@@ -45,8 +50,8 @@ struct ResultLines {
 
 void tile_product(const Rows<Bf16>& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel,
                   int64_t depth, const Target<Bf16>& target, const Epilogue& epilogue);
-void tile_product(const OffsetRows<Bf16>& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel,
-                  int64_t depth, const Target<Bf16>& target, const Epilogue& epilogue, const ResultLines& results);
+void tile_product(const StepRows<Bf16>& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel,
+                  const Target<Bf16>& target, const Epilogue& epilogue, const ResultLines& results);
 
 // The product of `count` rows, a part of a RowCut.
 template <class Kind, bool kPacked, class T, class Panel>

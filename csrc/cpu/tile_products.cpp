@@ -32,55 +32,65 @@ struct alignas(kAlignment) SumLines {
   float of[2 * kTileRows][kLanes];
 };
 
-// Where the tiles of A are, block by block of columns.
+// Steps of kColumns<Bf16> columns: where the first row of A is, and the depth of the panel's weights.
+struct Step {
+  const Bf16* a;
+  int64_t depth;
+};
 struct StridedTiles {
   const Bf16* a;
-  int64_t block_stride, row_bytes, second;  // second: elements to the second tile
-  StridedTiles(const Rows<Bf16>& rows, int64_t second_row)
+  int64_t block_stride, row_bytes, second, steps;  // second: elements to the second tile
+  int64_t depth = 0;
+  FASTNETS_INLINE StridedTiles(const Rows<Bf16>& rows, int64_t second_row, int64_t columns)
       : a(rows.a),
         block_stride(rows.block_stride),
         row_bytes(rows.row_stride * static_cast<int64_t>(sizeof(Bf16))),
-        second(second_row * rows.row_stride) {}
-  FASTNETS_INLINE const Bf16* next() {
-    const Bf16* const block = a;
-    a += block_stride;
-    return block;
+        second(second_row * rows.row_stride),
+        steps(columns / kColumns<Bf16>) {}
+  FASTNETS_INLINE Step next() {
+    const Step step{a, depth};
+    a += block_stride, depth += kColumns<Bf16>;
+    return step;
   }
 };
-struct OffsetTiles {
+struct SteppedTiles {
   const Bf16* a;
-  const int64_t* offset;
-  int64_t second;
+  const ProductStep* step;
+  int64_t second, steps;
   static constexpr int64_t row_bytes = kLineBytes;
-  OffsetTiles(const OffsetRows<Bf16>& rows, int64_t second_row)
-      : a(rows.a), offset(rows.offset), second(second_row * kColumns<Bf16>) {}
-  FASTNETS_INLINE const Bf16* next() { return a + *offset++; }
+  FASTNETS_INLINE SteppedTiles(const StepRows<Bf16>& rows, int64_t second_row)
+      : a(rows.a), step(rows.steps), second(second_row * kColumns<Bf16>), steps(rows.count) {}
+  FASTNETS_INLINE Step next() {
+    const Step found{a + step->row, step->depth};
+    ++step;
+    return found;
+  }
 };
 
 // lines: the product of one tile of rows, or of two, of which the second begins at row `second`.
 template <int kRowTiles, int kVectors, class RowTiles>
-FASTNETS_INLINE void multiply(RowTiles a, int64_t second, PackedPanel<Bf16> panel, int64_t depth, SumLines& lines) {
-  constexpr int64_t kStep = kColumns<Bf16> * kVectors * Vec::width;  // elements of the panel
+FASTNETS_INLINE void multiply(RowTiles a, int64_t second, PackedPanel<Bf16> panel, SumLines& lines) {
+  constexpr int64_t kPanelLanes = kVectors * Vec::width;
   _tile_zero(0);
   if constexpr (kVectors == 2) _tile_zero(1);
   if constexpr (kRowTiles == 2) _tile_zero(2);
   if constexpr (kRowTiles == 2 && kVectors == 2) _tile_zero(3);
-  for (int64_t k = 0; k < depth; k += kColumns<Bf16>) {
-    const Bf16* const block = a.next();
-    panel.fetch(kStep);
-    _tile_loadd(6, panel.b, kVectors * kLineBytes);
-    _tile_loadd(4, block, a.row_bytes);
+  for (int64_t i = 0; i < a.steps; ++i) {
+    const Step step = a.next();
+    const Bf16* const b = panel.b + step.depth * kPanelLanes;
+    panel.fetch(kColumns<Bf16> * kPanelLanes);
+    _tile_loadd(6, b, kVectors * kLineBytes);
+    _tile_loadd(4, step.a, a.row_bytes);
     _tile_dpbf16ps(0, 4, 6);
     if constexpr (kVectors == 2) {
-      _tile_loadd(7, panel.b + kColumns<Bf16>, kVectors * kLineBytes);
+      _tile_loadd(7, b + kColumns<Bf16>, kVectors * kLineBytes);
       _tile_dpbf16ps(1, 4, 7);
     }
     if constexpr (kRowTiles == 2) {
-      _tile_loadd(5, block + a.second, a.row_bytes);
+      _tile_loadd(5, step.a + a.second, a.row_bytes);
       _tile_dpbf16ps(2, 5, 6);
       if constexpr (kVectors == 2) _tile_dpbf16ps(3, 5, 7);
     }
-    panel.advance(kStep);
   }
   constexpr int64_t kTo = sizeof(lines.of[0]);
   _tile_stored(0, lines.of[0], kTo);
@@ -89,17 +99,15 @@ FASTNETS_INLINE void multiply(RowTiles a, int64_t second, PackedPanel<Bf16> pane
   if constexpr (kRowTiles == 2 && kVectors == 2) _tile_stored(3, lines.of[second] + Vec::width, kTo);
 }
 
-// The second tile of rows ends with the last row: the sums that both tiles have are the same.
-template <class RowTiles, class SomeRows>
-FASTNETS_INLINE void multiply_rows(const SomeRows& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel,
-                                   int64_t depth, SumLines& lines) {
+// `count` rows; the second tile ends with the last of them. The sums that both tiles have are the same.
+template <class RowTiles>
+FASTNETS_INLINE void multiply_rows(const RowTiles& a, int64_t count, int vectors, const PackedPanel<Bf16>& panel,
+                                   SumLines& lines) {
   if (count > kTileRows) {
     const int64_t second = count - kTileRows;
-    const RowTiles a(rows, second);
-    vectors == 2 ? multiply<2, 2>(a, second, panel, depth, lines) : multiply<2, 1>(a, second, panel, depth, lines);
+    vectors == 2 ? multiply<2, 2>(a, second, panel, lines) : multiply<2, 1>(a, second, panel, lines);
   } else {
-    const RowTiles a(rows, 0);
-    vectors == 2 ? multiply<1, 2>(a, 0, panel, depth, lines) : multiply<1, 1>(a, 0, panel, depth, lines);
+    vectors == 2 ? multiply<1, 2>(a, 0, panel, lines) : multiply<1, 1>(a, 0, panel, lines);
   }
 }
 
@@ -109,7 +117,7 @@ FASTNETS_INLINE void finish_rows(const SumLines& lines, const ResultLines& resul
                                  Target<Bf16> target, const Epilogue& epilogue) {
   target.y_offset += i;
   if (target.residual_offset != nullptr) target.residual_offset += i;
-  for (int v = 0; v < vectors; ++v) {
+  for (int v = 0; v < vectors && v * Vec::width < target.lanes; ++v) {
     const int64_t channel = target.channel + v * Vec::width;
     const int lanes = static_cast<int>(least(target.lanes - v * Vec::width, Vec::width));
     const Vec first = ChannelTerms(epilogue, channel, lanes).start();
@@ -145,14 +153,14 @@ constexpr AllLines kAllLines = all_lines();
 void tile_product(const Rows<Bf16>& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel, int64_t depth,
                   const Target<Bf16>& target, const Epilogue& epilogue) {
   SumLines lines;
-  multiply_rows<StridedTiles>(rows, count, vectors, panel, depth, lines);
+  multiply_rows(StridedTiles(rows, count - kTileRows, depth), count, vectors, panel, lines);
   finish_results(lines, {kAllLines.line, 0, count}, vectors, target, epilogue);
 }
 
-void tile_product(const OffsetRows<Bf16>& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel,
-                  int64_t depth, const Target<Bf16>& target, const Epilogue& epilogue, const ResultLines& results) {
+void tile_product(const StepRows<Bf16>& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel,
+                  const Target<Bf16>& target, const Epilogue& epilogue, const ResultLines& results) {
   SumLines lines;
-  multiply_rows<OffsetTiles>(rows, count, vectors, panel, depth, lines);
+  multiply_rows(SteppedTiles(rows, count - kTileRows), count, vectors, panel, lines);
   finish_results(lines, results, vectors, target, epilogue);
 }
 

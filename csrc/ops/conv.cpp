@@ -59,8 +59,8 @@ class PackedConv {
       pack(packed_product_elements(w, packing) * element_bytes(element_), nthreads,
            [&](void* to, ThreadContext& context) { pack_product(w, packing, to, context); });
     } else if (algorithm == "direct") {
-      require(groups == 1 && element_ == Element::bfloat16 && FASTNETS_CALL(conv_direct) != nullptr,
-              "conv: direct needs bfloat16, one group and a level with tiles");
+      require(element_ == Element::bfloat16 && FASTNETS_CALL(conv_direct) != nullptr,
+              "conv: direct needs bfloat16 and a level with tiles");
       const ProductPacking packing = product_packing(element_);
       pack(packed_direct_elements(w, packing) * element_bytes(element_), nthreads,
            [&](void* to, ThreadContext& context) { pack_direct(w, packing, to, context); });

@@ -28,13 +28,13 @@ class PackedProduct {
     for (int i = 0; i < 4; ++i) shape_.stride[i] = element_stride(weight, i);
     require(weight.size() > 0,
             std::string(kOp) + ": weight has shape " + shape_text(weight) + ": pass no empty axis");
-    const int lanes = FASTNETS_CALL(conv_transpose_lanes)(),
-              steps = FASTNETS_CALL(conv_steps)(shape_.element);
-    bytes_ = panel_elements(shape_, lanes, steps) * element_bytes(shape_.element);
+    const PanelPacking packing{FASTNETS_CALL(conv_transpose_lanes)(), FASTNETS_CALL(conv_steps)(shape_.element),
+                               FASTNETS_CALL(conv_depth)(shape_.element)};
+    bytes_ = panel_elements(shape_, packing) * element_bytes(shape_.element);
     void* const packed = weights_.at_least(bytes_);
     {
       const py::gil_scoped_release release;
-      pack_panels(shape_, lanes, steps, packed);
+      pack_panels(shape_, packing, packed);
     }
     shape_.data = packed;  // the caller's array may go
   }

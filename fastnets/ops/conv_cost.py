@@ -46,11 +46,12 @@ def product_cost(shape: ConvShape) -> float:
 
 def direct_cost(shape: ConvShape) -> float:
     """By tiles: of whole blocks of two vectors of inputs, which are copied once, and their halo."""
-    blocks, taps = -(-vectors(shape.cin) // 2), math.prod(shape.kernel)
-    multiply = shape.pixels * taps * blocks * 2 * _C.conv_lanes() * vectors(shape.cout)
+    inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
+    blocks, taps = -(-vectors(inputs) // 2), math.prod(shape.kernel)
+    multiply = shape.pixels * taps * blocks * 2 * _C.conv_lanes() * vectors(outputs)
     copied = shape.pixels * math.prod(shape.stride) * blocks * _HALO * _GATHER
-    fetch = taps * shape.cin * vectors(shape.cout) * _FETCH[product_rows()] * shape.itemsize / 4
-    return multiply / (_C.conv_rate(True) * _PRODUCT_SHARE) + copied + fetch
+    fetch = taps * inputs * vectors(outputs) * _FETCH[product_rows()] * shape.itemsize / 4
+    return shape.groups * (multiply / (_C.conv_rate(True) * _PRODUCT_SHARE) + copied + fetch)
 
 
 def product_rows() -> int:
@@ -92,7 +93,7 @@ def planar_cost(shape: ConvShape) -> float:
 
 def transposed_cost(pixels: int, taps: int, cin: int, cout: int, itemsize: int) -> float:
     """A transposed convolution of `pixels` inputs by products."""
-    multiply = pixels * taps * cin * vectors(cout) / (_C.conv_steps(itemsize == 2) * _PRODUCT_SHARE)
+    multiply = pixels * taps * cin * vectors(cout) / (_C.conv_rate(itemsize == 2) * _PRODUCT_SHARE)
     return multiply + taps * cin * vectors(cout) * _FETCH[product_rows()] * itemsize / 4
 
 

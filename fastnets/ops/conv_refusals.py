@@ -91,8 +91,6 @@ def direct_refusal(shape: ConvShape) -> str | None:
     """Why the direct kernel, by tiles, cannot run `shape`."""
     if not _C.has_tiles() or shape.itemsize != 2:
         return "it needs bfloat16 and a processor with tiles of it (AMX)"
-    if shape.groups != 1 or shape.kernel == (1, 1, 1):
-        return f"kernel is {shape.kernel} in {shape.groups} groups; it needs more than 1 along some axis, in one group"
     return None
 
 
