@@ -106,19 +106,23 @@ template <class T>
 void pack_direct_of(const ConvWeights& w, const ProductPacking& packing, T* packed, ThreadContext& context) {
   const Panels panels(w, packing.lanes);
   const int64_t taps = w.kernel[0] * w.kernel[1] * w.kernel[2], steps = packing.steps, depth = packing.depth;
+  // A joined tap is a line of the kernel, and its inputs the taps of that.
+  const bool joins = joins_taps(w.cin, w.kernel[2]);
+  const int64_t line = joins ? w.kernel[2] : 1, inputs = line * w.cin;
   const int64_t rows = packed_direct_elements(w, packing) / (w.groups * panels.padded());
   for (int64_t item; next_item(context, w.groups * panels.count, item);) {
     const int64_t group = item / panels.count, panel = item % panels.count, width = panels.width(panel);
     T* out = packed + (group * panels.padded() + panel * panels.lanes) * rows;
     const T* const values = static_cast<const T*>(w.values) + group * panels.outputs * w.cin * taps;
-    for (int64_t block = 0; block < w.cin; block += depth) {
-      for (int64_t tap = 0; tap < taps; ++tap) {
+    for (int64_t block = 0; block < inputs; block += depth) {
+      for (int64_t tap = 0; tap < taps / line; ++tap) {
         for (int64_t row = block; row < block + depth; row += steps) {
           for (int64_t lane = 0; lane < width; ++lane) {
             for (int64_t c = row; c < row + steps; ++c) {
               const int64_t channel = panel * panels.lanes + lane;
-              const bool there = channel < panels.outputs && c < w.cin;
-              *out++ = there ? values[(channel * w.cin + c) * taps + tap] : T{};
+              const bool there = channel < panels.outputs && c < inputs;
+              const int64_t from = (channel * w.cin + c % w.cin) * taps + tap * line + c / w.cin;
+              *out++ = there ? values[from] : T{};
             }
           }
         }
@@ -156,8 +160,11 @@ void pack_product(const ConvWeights& w, const ProductPacking& packing, void* pac
 }
 
 int64_t packed_direct_elements(const ConvWeights& w, const ProductPacking& packing) {
-  const int64_t depth = (w.cin + packing.depth - 1) / packing.depth * packing.depth;
-  return w.groups * Panels(w, packing.lanes).padded() * depth * w.kernel[0] * w.kernel[1] * w.kernel[2];
+  const bool joins = joins_taps(w.cin, w.kernel[2]);
+  const int64_t inputs = joins ? w.cin * w.kernel[2] : w.cin;
+  const int64_t depth = (inputs + packing.depth - 1) / packing.depth * packing.depth;
+  return w.groups * Panels(w, packing.lanes).padded() * depth * w.kernel[0] * w.kernel[1] *
+         (joins ? 1 : w.kernel[2]);
 }
 
 void pack_direct(const ConvWeights& w, const ProductPacking& packing, void* packed, ThreadContext& context) {

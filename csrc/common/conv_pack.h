@@ -30,6 +30,11 @@ int64_t packed_product_elements(const ConvWeights& weights, const ProductPacking
 void pack_product(const ConvWeights& weights, const ProductPacking& packing, void* packed, ThreadContext& context);
 
 // [group][panel][block of cin][tap][cin of a block][panel lanes][steps], in blocks of packing.depth
+//
+// With joins_taps, [group][panel][z, y][x, cin][panel lanes][steps], where x and cin together are padded to
+// packing.depth.
+constexpr int64_t kJoinedTaps = 32;
+inline bool joins_taps(int64_t cin, int64_t taps) { return cin <= 4 && cin * taps <= kJoinedTaps; }
 int64_t packed_direct_elements(const ConvWeights& weights, const ProductPacking& packing);
 void pack_direct(const ConvWeights& weights, const ProductPacking& packing, void* packed, ThreadContext& context);
 

@@ -6,8 +6,13 @@
 // [kColumns], with zeros where the input ends. Inputs whose coordinates leave the same residue by the stride lie
 // together, so that neighbouring outputs always read neighbours. The outputs of a plane are one run of rows of a
 // product: between two lines of outputs it makes as many more as a line of the copy is longer, which go nowhere.
+//
+// Of few channels, the taps of a kernel's line are one row of A: the copy is [residue of z, y][z][y][x][channel], and
+// rows of kColumns elements begin stride * channels apart. Weights of the elements after the last tap are 0, so that an
+// input that is not finite also reaches outputs up to kColumns elements before those that read it.
 #include "cpu/conv_direct.h"
 
+#include "common/conv_pack.h"
 #include "cpu/products.h"
 
 namespace fastnets {
@@ -19,6 +24,7 @@ using T = Bf16;
 constexpr int64_t kCopyBytes = 640 << 10;  // of a box: of an L2 of 2 MiB, which all cores with tiles have
 constexpr int64_t kMostColumns = 128;      // of a box; of longer lines too few would fit
 constexpr int64_t kLanes = kPanelVectors * Vec::width;
+constexpr int64_t kBehind = kTileRows * kColumns<T>;  // elements that a tile of rows may read after the last one
 
 FASTNETS_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 FASTNETS_INLINE int64_t modulo(int64_t a, int64_t b) { return (a % b + b) % b; }
@@ -74,7 +80,11 @@ TransposedTap transposed_tap(const Problem& p, int axis, int64_t phase, int64_t 
 
 struct Plan {
   Problem p;
+  bool joined;  // the taps of a line
   int64_t depth_blocks, panels;
+  int64_t taps;         // of a block of channels: of the kernel, or lines of it
+  int64_t row;          // elements between the rows of two outputs
+  int64_t line_pixels;  // of the copy, for each position
   int64_t residues[3], distance[3];  // of the copy: input (position * residues + residue) * distance + origin
   int64_t lattices[3];               // of dilation: items have one each
   int64_t phases;                    // of a transposed convolution: an item has all
@@ -85,7 +95,10 @@ struct Plan {
   int64_t items, chunks;               // boxes of all; parts of the panels
 
   Plan(const Problem& problem, int threads) : p(problem) {
+    joined = !p.transposed && joins_taps(p.cin, p.kernel[2]);
     depth_blocks = ceil_div(p.cin, kColumns<T>), panels = ceil_div(p.cout, kLanes);
+    taps = joined ? p.kernel[0] * p.kernel[1] : p.taps();
+    line_pixels = joined ? p.stride[2] : 1, row = joined ? p.stride[2] * p.cin : kColumns<T>;
     phases = p.transposed ? p.stride[0] * p.stride[1] * p.stride[2] : 1;
     for (int axis = 0; axis < 3; ++axis) {
       residues[axis] = p.transposed ? 1 : p.stride[axis];
@@ -95,6 +108,7 @@ struct Plan {
       first_input[axis] = 0, reach[axis] = (p.kernel[axis] - 1) / p.stride[axis];
       if (p.transposed) find_reach(axis);
     }
+    if (joined) residues[2] = 1, reach[2] = (p.kernel[2] - 1) / p.stride[2];
     for (int axis = 0; axis < 3; ++axis) set_box(axis, axis == 2 ? least(cells[2], kMostColumns) : 1);
     items = chunks = 0;
     if (p.batch * p.groups * cells[0] * cells[1] * cells[2] == 0) return;
@@ -106,13 +120,13 @@ struct Plan {
     count_items();
     chunks = share || items < threads ? least(panels, threads) : 1;
   }
-  FASTNETS_INLINE int64_t steps() const { return depth_blocks * p.taps(); }
+  FASTNETS_INLINE int64_t steps() const { return depth_blocks * taps; }
   // Packed by pack_direct, or with whole panels by pack_panels.
   FASTNETS_INLINE int64_t weights_at(int64_t group, int64_t panel) const {
     const int64_t lanes = p.transposed ? panels * kLanes : ceil_div(p.cout, Vec::width) * Vec::width;
     return (group * lanes + panel * kLanes) * steps() * kColumns<T>;
   }
-  FASTNETS_INLINE int64_t copy_elements() const { return depth_blocks * block_size + kTileRows * kColumns<T>; }
+  FASTNETS_INLINE int64_t copy_elements() const { return depth_blocks * block_size + kBehind; }
   FASTNETS_INLINE int64_t pixels() const { return box[0] * box[1] * box[2]; }
   FASTNETS_INLINE int64_t private_bytes() const {
     return slice_bytes<T>(copy_elements()) + 2 * slice_bytes<int64_t>(pixels()) + slice_bytes<int32_t>(pixels()) +
@@ -139,7 +153,7 @@ struct Plan {
     boxes[axis] = outputs == 0 ? 0 : ceil_div(cells[axis], outputs);
     box[axis] = boxes[axis] == 0 ? 0 : ceil_div(cells[axis], boxes[axis]);
     extent[axis] = box[axis] + reach[axis];
-    plane = extent[1] * extent[2] * kColumns<T>;
+    plane = extent[1] * extent[2] * row;
     block_size = residues[0] * residues[1] * residues[2] * extent[0] * plane;
   }
   // Doubles the box along the axis where its halo costs most, if the copy and `wanted` items allow it.
@@ -195,8 +209,8 @@ void find_steps(const Plan& plan, const Private& own) {
     own.phase_steps[phase] = count;
     const Three of_phase = split(phase, p.stride);
     for (int64_t block = 0; block < plan.depth_blocks; ++block) {
-      for (int64_t tap = 0; tap < p.taps(); ++tap) {
-        const Three k = split(tap, p.kernel);
+      for (int64_t tap = 0; tap < plan.taps; ++tap) {
+        const Three k = plan.joined ? split(tap * p.kernel[2], p.kernel) : split(tap, p.kernel);
         int64_t residue = 0, position = 0;
         bool there = true;
         for (int axis = 0; axis < 3; ++axis) {
@@ -205,14 +219,14 @@ void find_steps(const Plan& plan, const Private& own) {
             const TransposedTap t = transposed_tap(p, axis, of_phase.of[axis], k.of[axis]);
             there = there && t.there, shift = t.input - plan.first_input[axis];
           } else {
-            residue = residue * p.stride[axis] + k.of[axis] % p.stride[axis];
+            residue = residue * plan.residues[axis] + k.of[axis] % plan.residues[axis];
           }
           position = position * plan.extent[axis] + shift;
         }
         if (!there) continue;
         const int64_t row = residue * plan.extent[0] * plan.extent[1] * plan.extent[2] + position;
-        const int64_t packed = p.transposed ? tap * plan.depth_blocks + block : block * p.taps() + tap;
-        own.steps[count++] = {block * plan.block_size + row * kColumns<T>, packed * kColumns<T>};
+        const int64_t packed = p.transposed ? tap * plan.depth_blocks + block : block * plan.taps + tap;
+        own.steps[count++] = {block * plan.block_size + row * plan.row, packed * kColumns<T>};
       }
     }
   }
@@ -228,8 +242,19 @@ FASTNETS_INLINE void copy_line(T* to, const T* from, int64_t step, int64_t count
   }
 }
 
-FASTNETS_INLINE void fill_zeros(T* to, int64_t pixels) {
-  std::memset(to, 0, static_cast<size_t>(pixels) * kColumns<T> * sizeof(T));
+FASTNETS_INLINE void fill_zeros(T* to, int64_t elements) {
+  std::memset(to, 0, static_cast<size_t>(elements) * sizeof(T));
+}
+
+// All channels of `count` pixels, side by side.
+FASTNETS_INLINE void copy_pixels(T* to, const T* from, int64_t step, int64_t count, int64_t channels) {
+  if (step == channels) {
+    std::memcpy(to, from, static_cast<size_t>(count * channels) * sizeof(T));
+    return;
+  }
+  for (int64_t i = 0; i < count; ++i, from += step, to += channels) {
+    for (int64_t c = 0; c < channels; ++c) to[c] = from[c];
+  }
 }
 
 void copy_inputs(const Plan& plan, const Box& box, T* copy) {
@@ -249,21 +274,27 @@ void copy_inputs(const Plan& plan, const Box& box, T* copy) {
                               : box.lattice[a] * p.stride[a] - p.pad[a] + box.at[a] * step[a] +
                                     r.of[a] * plan.distance[a];
     }
-    const int64_t length = box.size[2] + plan.reach[2];
+    if (plan.joined) step[2] = 1, first[2] = box.at[2] * p.stride[2] - p.pad[2];
+    // Joined taps read behind a line and behind the last one, where they want what is finite.
+    const int64_t planes = plan.joined ? plan.extent[0] : box.size[0] + plan.reach[0];
+    const int64_t rows = plan.joined ? plan.extent[1] : box.size[1] + plan.reach[1];
+    const int64_t length = (plan.joined ? plan.extent[2] : box.size[2] + plan.reach[2]) * plan.line_pixels;
+    const int64_t pixel = plan.row / plan.line_pixels;
     const int64_t left = first[2] < 0 ? least(length, ceil_div(-first[2], step[2])) : 0;
     const int64_t inside = p.in[2] <= first[2] ? 0 : least(length, ceil_div(p.in[2] - first[2], step[2]));
-    for (int64_t i = 0; i < box.size[0] + plan.reach[0]; ++i) {
-      for (int64_t j = 0; j < box.size[1] + plan.reach[1]; ++j) {
-        T* const to = lines + i * plan.plane + j * plan.extent[2] * kColumns<T>;
+    for (int64_t i = 0; i < planes; ++i) {
+      for (int64_t j = 0; j < rows; ++j) {
+        T* const to = lines + i * plan.plane + j * plan.extent[2] * plan.row;
         const int64_t z = first[0] + i * step[0], y = first[1] + j * step[1];
         if (z < 0 || z >= p.in[0] || y < 0 || y >= p.in[1] || inside <= left) {
-          fill_zeros(to, length);
+          fill_zeros(to, length * pixel);
           continue;
         }
         const T* const from = x + z * stride[1] + y * stride[2] + (first[2] + left * step[2]) * stride[3] + channel;
-        fill_zeros(to, left);
-        copy_line(to + left * kColumns<T>, from, step[2] * stride[3], inside - left, p.cin - channel);
-        fill_zeros(to + inside * kColumns<T>, length - inside);
+        fill_zeros(to, left * pixel);
+        plan.joined ? copy_pixels(to + left * pixel, from, stride[3], inside - left, p.cin)
+                    : copy_line(to + left * pixel, from, step[2] * stride[3], inside - left, p.cin - channel);
+        fill_zeros(to + inside * pixel, (length - inside) * pixel);
       }
     }
   }
@@ -325,7 +356,8 @@ void multiply_plane(const Plan& plan, const Box& box, const Outputs& outputs, co
   for (int64_t part = 0; part < cut.parts; ++part) {
     const int64_t begin = cut.begin(part), end = cut.begin(part + 1), first = pixel;
     while (pixel < (plane + 1) * results && own.line[pixel] < end) ++pixel;
-    const StepRows<T> step_rows{own.copy + plane * plan.plane + begin * kColumns<T>, own.steps + first_step, steps};
+    const StepRows<T> step_rows{own.copy + plane * plan.plane + begin * plan.row, plan.row,
+                                own.steps + first_step, steps};
     const Target<T> target{static_cast<T*>(p.y),
                            own.y_offset + first,
                            p.epilogue.residual == nullptr ? nullptr : own.residual_offset + first,
@@ -378,6 +410,7 @@ void run(const Problem& problem, void* scratch, ThreadContext& context) {
   const Plan plan(problem, context.threads);
   const Private own(plan, Arena(scratch, context.thread * plan.private_bytes()));
   find_steps(plan, own);
+  if (plan.items > 0) fill_zeros(own.copy + plan.copy_elements() - kBehind, kBehind);
   const Tiles<T> tiles;
   for (int64_t item; next_item(context, plan.items * plan.chunks, item);) {
     const int64_t chunk = item % plan.chunks;

@@ -30,14 +30,14 @@ struct PixelProducts {
   static const PixelProduct<T, Panel> of_rows[kMaxRows];
 };
 
-// kColumns<T> columns of A, at a + row, and where the panel has their weights.
+// kColumns<T> columns of A, of which the first row is at a + row, and where the panel has their weights.
 struct ProductStep {
   int64_t row, depth;
 };
-// Rows that lie side by side in each step.
 template <class T>
 struct StepRows {
   const T* a;
+  int64_t row_stride;
   const ProductStep* steps;
   int64_t count;
 };

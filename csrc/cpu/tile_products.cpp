@@ -56,10 +56,13 @@ struct StridedTiles {
 struct SteppedTiles {
   const Bf16* a;
   const ProductStep* step;
-  int64_t second, steps;
-  static constexpr int64_t row_bytes = kLineBytes;
+  int64_t row_bytes, second, steps;
   FASTNETS_INLINE SteppedTiles(const StepRows<Bf16>& rows, int64_t second_row)
-      : a(rows.a), step(rows.steps), second(second_row * kColumns<Bf16>), steps(rows.count) {}
+      : a(rows.a),
+        step(rows.steps),
+        row_bytes(rows.row_stride * static_cast<int64_t>(sizeof(Bf16))),
+        second(second_row * rows.row_stride),
+        steps(rows.count) {}
   FASTNETS_INLINE Step next() {
     const Step found{a + step->row, step->depth};
     ++step;
@@ -130,8 +133,41 @@ FASTNETS_INLINE void finish_rows(const SumLines& lines, const ResultLines& resul
   }
 }
 
+// The same of all results of a whole panel, each of which is a cache line, stored at once.
+template <bool kScales, bool kResidual>
+FASTNETS_INLINE void finish_whole_lines(const SumLines& lines, const ResultLines& results, const Target<Bf16>& target,
+                                        const Epilogue& epilogue) {
+  const ChannelTerms left(epilogue, target.channel, Vec::width);
+  const ChannelTerms right(epilogue, target.channel + Vec::width, Vec::width);
+  const Vec left_start = left.start(), right_start = right.start();
+  const Clamp clamp(epilogue);
+  Bf16* const y = target.y + target.channel;
+  const Bf16* const residual = static_cast<const Bf16*>(epilogue.residual) + target.channel;
+#pragma GCC unroll 4
+  for (int64_t i = 0; i < results.count; ++i) {
+    const float* const line = lines.of[results.line[i] - results.first];
+    Vec a = Vec::load(line) + left_start, b = Vec::load(line + Vec::width) + right_start;
+    if (kScales) a = left.finish(a), b = right.finish(b);
+    if (kResidual) {
+      const Bf16* const added = residual + target.residual_offset[i];
+      a = a + Vec::load(added), b = b + Vec::load(added + Vec::width);
+    }
+    const __m512bh both = _mm512_cvtne2ps_pbh(clamp(b).v, clamp(a).v);
+    _mm512_storeu_si512(y + target.y_offset[i], reinterpret_cast<__m512i>(both));
+  }
+}
+
 FASTNETS_INLINE void finish_results(const SumLines& lines, const ResultLines& results, int vectors,
                                     const Target<Bf16>& target, const Epilogue& epilogue) {
+  if (target.lanes == kLanes && !target.stream) {
+    const bool scales = epilogue.scale != nullptr, adds = target.residual_offset != nullptr;
+    if (scales) {
+      return adds ? finish_whole_lines<true, true>(lines, results, target, epilogue)
+                  : finish_whole_lines<true, false>(lines, results, target, epilogue);
+    }
+    return adds ? finish_whole_lines<false, true>(lines, results, target, epilogue)
+                : finish_whole_lines<false, false>(lines, results, target, epilogue);
+  }
   int64_t i = 0;
   for (; i + 8 <= results.count; i += 8) finish_rows<8>(lines, results, i, vectors, target, epilogue);
   for (; i + 2 <= results.count; i += 2) finish_rows<2>(lines, results, i, vectors, target, epilogue);

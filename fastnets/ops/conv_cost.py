@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from fastnets import _C
 from fastnets.machine import cache_bytes
+from fastnets.ops.conv_refusals import joins_taps
 
 if TYPE_CHECKING:
     from fastnets.ops.conv_choice import Axes, ConvShape
@@ -48,6 +49,8 @@ def direct_cost(shape: ConvShape) -> float:
     """By tiles: of whole blocks of two vectors of inputs, which are copied once, and their halo."""
     inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
     blocks, taps = -(-vectors(inputs) // 2), math.prod(shape.kernel)
+    if joins_taps(shape):
+        taps //= next((k for k in reversed(shape.kernel) if k > 1), 1)
     multiply = shape.pixels * taps * blocks * 2 * _C.conv_lanes() * vectors(outputs)
     copied = shape.pixels * math.prod(shape.stride) * blocks * _HALO * _GATHER
     fetch = taps * inputs * vectors(outputs) * _FETCH[product_rows()] * shape.itemsize / 4

@@ -91,7 +91,16 @@ def direct_refusal(shape: ConvShape) -> str | None:
     """Why the direct kernel, by tiles, cannot run `shape`."""
     if not _C.has_tiles() or shape.itemsize != 2:
         return "it needs bfloat16 and a processor with tiles of it (AMX)"
+    last = max((axis for axis in range(3) if shape.kernel[axis] > 1), default=2)
+    if joins_taps(shape) and shape.dilation[last] > 1:
+        return f"dilation is {shape.dilation}; of few channels it takes taps together, which needs 1 along the last axis"
     return None
+
+
+def joins_taps(shape: ConvShape) -> bool:
+    """Whether the direct kernel takes the taps along the last axis together (joins_taps in csrc/common/conv_pack.h)."""
+    inputs, last = shape.cin // shape.groups, next((k for k in reversed(shape.kernel) if k > 1), 1)
+    return inputs <= MOST_PLANES and inputs * last <= 32
 
 
 def planar_refusal(shape: ConvShape) -> str | None:
