@@ -22,6 +22,7 @@ namespace {
 using T = Bf16;
 
 constexpr int64_t kCopyBytes = 640 << 10;  // of a box: of an L2 of 2 MiB, which all cores with tiles have
+constexpr int64_t kMostPanelBytes = 384 << 10;
 constexpr int64_t kMostColumns = 128;      // of a box; of longer lines too few would fit
 constexpr int64_t kLanes = kPanelVectors * Vec::width;
 constexpr int64_t kBehind = kTileRows * kColumns<T>;  // elements that a tile of rows may read after the last one
@@ -350,7 +351,9 @@ void multiply_plane(const Plan& plan, const Box& box, const Outputs& outputs, co
   const T* const weights = static_cast<const T*>(p.weights) + plan.weights_at(box.group, panel);
   const int64_t first_step = own.phase_steps[phase], steps = own.phase_steps[phase + 1] - first_step;
   const int64_t elements = plan.steps() * kColumns<T> * vectors * Vec::width;
-  const T* const next = panel + 1 == plan.panels ? nullptr : weights + elements;
+  // A panel that L2 cannot hold beside the next one, as of a linear layer of VGG, is fetched as it is read.
+  const bool large = elements * static_cast<int64_t>(sizeof(T)) > kMostPanelBytes;
+  const T* const next = large || panel + 1 == plan.panels ? nullptr : weights + elements;
   const RowCut<T> cut(rows);
   int64_t pixel = plane * results;
   for (int64_t part = 0; part < cut.parts; ++part) {
@@ -364,7 +367,7 @@ void multiply_plane(const Plan& plan, const Box& box, const Outputs& outputs, co
                            box.group * p.cout + done,
                            lanes,
                            p.stream};
-    const PackedPanel<T> b{weights, panel_ahead(weights, elements, cold, part, cut, next)};
+    const PackedPanel<T> b{weights, panel_ahead(weights, elements, cold || large, part, cut, next)};
     tile_product(step_rows, end - begin, vectors, b, target, p.epilogue, {own.line + first, begin, pixel - first});
   }
 }

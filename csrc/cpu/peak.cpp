@@ -1,6 +1,6 @@
 #include "cpu/peak.h"
 
-#include "cpu/factor.h"
+#include "cpu/products.h"
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
@@ -25,6 +25,14 @@ double multiply_add(long rounds, float* keep) {
   sum[0].store(keep, 2);
   return 2.0 * kColumns<T> * kSums * static_cast<double>(rounds);
 }
+
+#if defined(FASTNETS_LEVEL_amx_bf16)
+template <>
+double multiply_add<Bf16>(long rounds, float*) {
+  const Tiles<Bf16> tiles;
+  return tile_operations(rounds);
+}
+#endif
 
 }  // namespace
 }  // namespace FASTNETS_LEVEL

@@ -64,6 +64,9 @@ FASTNETS_INLINE void run_product(int64_t count, const Rows<T>& rows, const Panel
   }
 }
 
+// Multiplies tiles that stay in registers, `rounds` times; how many operations these were.
+double tile_operations(long rounds);
+
 // What a thread has around its products of T: where they are made of tiles, these, configured.
 template <class T>
 class Tiles {

@@ -200,6 +200,16 @@ void tile_product(const StepRows<Bf16>& rows, int64_t count, int vectors, const 
   finish_results(lines, results, vectors, target, epilogue);
 }
 
+double tile_operations(long rounds) {
+  for (long i = 0; i < rounds; ++i) {
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+  }
+  return 2.0 * 4 * kTileRows * Vec::width * kColumns<Bf16> * static_cast<double>(rounds);
+}
+
 Tiles<Bf16>::Tiles() { _tile_loadconfig(&kWholeTiles); }
 Tiles<Bf16>::~Tiles() { _tile_release(); }
 

@@ -201,13 +201,14 @@ def _block(count: int, most: int, nthreads: int) -> int:
 
 
 def _product(shape: ConvShape, nthreads: int) -> ConvConfig:
-    rows = product_rows()
+    tiles = _C.has_tiles() and shape.itemsize == 2
+    rows = 32 if tiles else product_rows()
     fitting = _BLOCK_BYTES // (shape.itemsize * math.prod(shape.kernel) * shape.cin // shape.groups)
     # Pixels that are read in place may be more than L1 holds: single layers took 1.02 to 1.06 of the time with 56
     # instead of 112, networks 1.0 to 1.01 (Zen 5).
     # Splitting the output channels is left to the kernel (Plan::chunks); where pixels are gathered, each part does it.
     in_place = math.prod(shape.kernel) == 1
-    most = max(rows, min((8 if in_place else 4) * rows, fitting // rows * rows))
+    most = max(rows, min((8 if in_place and not tiles else 4) * rows, fitting // rows * rows))
     threads = nthreads if in_place and shape.pixels > most else 1
     return ConvConfig("product", block=_block(shape.pixels, most, threads), stream=_streams(shape, nthreads))
 
