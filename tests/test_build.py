@@ -11,7 +11,7 @@ import pytest
 
 from fastnets import _C
 
-ISA_NAMES = ["generic", "avx2", "avx512", "avx512_bf16"]
+ISA_NAMES = ["generic", "avx2", "avx512", "avx512_bf16", "amx_bf16"]
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -56,7 +56,7 @@ def test_without_forcing_the_highest_level_is_used() -> None:
 
 
 def test_each_function_keeps_to_its_level() -> None:
-    """zmm registers and masks only under avx512, ymm only under avx2 and avx512: symbols name the level."""
+    """zmm registers and masks only under avx512 and amx, ymm also under avx2, tiles under amx: symbols say so."""
     objdump = shutil.which("objdump")
     if objdump is None or "avx2" not in _C.available_isas():
         pytest.skip("needs objdump and an x86 build")
@@ -68,10 +68,17 @@ def test_each_function_keeps_to_its_level() -> None:
     wide = [name for name, body in bodies if re.search(r"%zmm|%k[1-7]", body)]
     paired = [name for name, body in bodies if re.search(r"\bv(dpbf16ps|cvtne2?ps2bf16)", body)]
     half = [name for name, body in bodies if re.search(r"%ymm|\bv[a-z0-9]+ .*%xmm", body)]
+    tiled = [name for name, body in bodies if re.search(r"\b(tile|tdp)[a-z0-9]+ ", body)]
+
+    def outside(found: list[str], *levels: str) -> list[str]:
+        return [name for name in found if not any(level in name for level in levels)]
+
     assert wide
     assert half
     assert paired
-    assert [name for name in paired if "avx512_bf16" not in name] == []
-    assert [name for name in wide if "avx512" not in name] == []
-    assert [name for name in half if "avx512" not in name and "avx2" not in name] == []
+    assert tiled
+    assert outside(tiled, "amx_bf16") == []
+    assert outside(paired, "avx512_bf16", "amx_bf16") == []
+    assert outside(wide, "avx512", "amx_bf16") == []
+    assert outside(half, "avx2", "avx512", "amx_bf16") == []
     assert any("window_accumulate_generic" in name for name, _ in bodies)  # else the names were stripped

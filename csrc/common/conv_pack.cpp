@@ -168,9 +168,8 @@ int64_t packed_direct_elements(const ConvWeights& w, const ProductPacking& packi
 }
 
 void pack_direct(const ConvWeights& w, const ProductPacking& packing, void* packed, ThreadContext& context) {
-  with_element(w.element, [&](auto zero) {
-    pack_direct_of(w, packing, static_cast<decltype(zero)*>(packed), context);
-  });
+  with_element(w.element,
+               [&](auto zero) { pack_direct_of(w, packing, static_cast<decltype(zero)*>(packed), context); });
   finish(context);
 }
 

@@ -27,7 +27,8 @@ struct ProductPacking {
   int lanes, steps, depth;
 };
 int64_t packed_product_elements(const ConvWeights& weights, const ProductPacking& packing);
-void pack_product(const ConvWeights& weights, const ProductPacking& packing, void* packed, ThreadContext& context);
+void pack_product(const ConvWeights& weights, const ProductPacking& packing, void* packed,
+                  ThreadContext& context);
 
 // [group][panel][block of cin][tap][cin of a block][panel lanes][steps], in blocks of packing.depth
 //
@@ -36,7 +37,8 @@ void pack_product(const ConvWeights& weights, const ProductPacking& packing, voi
 constexpr int64_t kJoinedTaps = 32;
 inline bool joins_taps(int64_t cin, int64_t taps) { return cin <= 4 && cin * taps <= kJoinedTaps; }
 int64_t packed_direct_elements(const ConvWeights& weights, const ProductPacking& packing);
-void pack_direct(const ConvWeights& weights, const ProductPacking& packing, void* packed, ThreadContext& context);
+void pack_direct(const ConvWeights& weights, const ProductPacking& packing, void* packed,
+                 ThreadContext& context);
 
 // [group][panel][xi][cin][panel lanes]: the weights of each panel transformed to the (tile + kernel - 1)
 // points along each axis. Along an axis whose tile is 1 the kernel must be 1. Of floats, computed in double.

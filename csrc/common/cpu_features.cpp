@@ -14,8 +14,8 @@ namespace fastnets {
 namespace {
 
 #if defined(__x86_64__)
-// Whether the cores have tiles of bfloat16, and the system lets this process use them: Linux keeps their 8 KiB
-// of registers for those threads only whose process has asked (Documentation/arch/x86/xstate.rst).
+// Whether the cores have tiles of bfloat16, and the system lets this process use them: Linux keeps their 8
+// KiB of registers for those threads only whose process has asked (Documentation/arch/x86/xstate.rst).
 bool may_use_tiles() {
   unsigned a = 0, b = 0, c = 0, d = 0;
   constexpr unsigned kTileBf16 = 1U << 22, kTiles = 1U << 24;

@@ -16,7 +16,8 @@ struct ProductWeights {
 };
 
 // Packed: [group][block][tap][cin / steps][lanes][steps], where a block is `lanes` output channels and
-// `steps` is conv_steps(element); the last channels, of both, are padded with 0, those of cin to a multiple of `depth`.
+// `steps` is conv_steps(element); the last channels, of both, are padded with 0, those of cin to a multiple
+// of `depth`.
 struct PanelPacking {
   int64_t lanes, steps, depth;
 };

@@ -1,10 +1,10 @@
 // Convolution of channels-last tensors by packed weights. One description for 1, 2 and 3 spatial axes:
 // z, y, x, where a missing axis has size 1, kernel 1, stride 1, dilation 1 and no padding.
 //
-// Seven kernels compute it: conv_product.cpp (any), conv_direct.cpp (any of one group, by tiles), conv_winograd.cpp (stride 1, kernel 3 along the axes that
-// it transforms and 1 along the others), conv_planar.cpp (few input channels), conv_narrow.cpp (1x1 to few
-// output channels), conv_grouped.cpp (few channels a group) and conv_depthwise.cpp (one). Weights are packed
-// for one of them by conv_pack.cpp.
+// Seven kernels compute it: conv_product.cpp (any), conv_direct.cpp (any of one group, by tiles),
+// conv_winograd.cpp (stride 1, kernel 3 along the axes that it transforms and 1 along the others),
+// conv_planar.cpp (few input channels), conv_narrow.cpp (1x1 to few output channels), conv_grouped.cpp (few
+// channels a group) and conv_depthwise.cpp (one). Weights are packed for one of them by conv_pack.cpp.
 #pragma once
 
 #include <cstdint>
@@ -67,8 +67,8 @@ struct ConvCall {
 FASTNETS_DECLARE_AMX(int, conv_lanes, ());
 FASTNETS_DECLARE_AMX(int, conv_steps, (Element element));
 
-// Multiply-adds of a product of `element` in the time of as many vectors of float32: of vdpbf16ps on Zen, and of
-// tiles half of what they could.
+// Multiply-adds of a product of `element` in the time of as many vectors of float32: of vdpbf16ps on Zen, and
+// of tiles half of what they could.
 FASTNETS_DECLARE_AMX(int, conv_rate, (Element element));
 
 // What the depth of a product of `element` is a multiple of, as pack_product packs it.

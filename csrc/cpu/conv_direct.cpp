@@ -1,15 +1,18 @@
-// Convolution by tiles without gathering: the inputs that a box of outputs reads are copied once, and a tap is an
-// offset into the copy. Gathered, each of them would be copied once a tap, which takes as long as the products.
+// Convolution by tiles without gathering: the inputs that a box of outputs reads are copied once, and a tap
+// is an offset into the copy. Gathered, each of them would be copied once a tap, which takes as long as the
+// products.
 //
-// Outputs lie on a lattice: those of a convolution with dilation d on d^n of them, of every d-th output; the s^n phases
-// of a transposed one with stride s on one. The copy is [block of kColumns channels][residue of z, y, x][z][y][x]
-// [kColumns], with zeros where the input ends. Inputs whose coordinates leave the same residue by the stride lie
-// together, so that neighbouring outputs always read neighbours. The outputs of a plane are one run of rows of a
-// product: between two lines of outputs it makes as many more as a line of the copy is longer, which go nowhere.
+// Outputs lie on a lattice: those of a convolution with dilation d on d^n of them, of every d-th output; the
+// s^n phases of a transposed one with stride s on one. The copy is [block of kColumns channels][residue of z,
+// y, x][z][y][x] [kColumns], with zeros where the input ends. Inputs whose coordinates leave the same residue
+// by the stride lie together, so that neighbouring outputs always read neighbours. The outputs of a plane are
+// one run of rows of a product: between two lines of outputs it makes as many more as a line of the copy is
+// longer, which go nowhere.
 //
-// Of few channels, the taps of a kernel's line are one row of A: the copy is [residue of z, y][z][y][x][channel], and
-// rows of kColumns elements begin stride * channels apart. Weights of the elements after the last tap are 0, so that an
-// input that is not finite also reaches outputs up to kColumns elements before those that read it.
+// Of few channels, the taps of a kernel's line are one row of A: the copy is [residue of z,
+// y][z][y][x][channel], and rows of kColumns elements begin stride * channels apart. Weights of the elements
+// after the last tap are 0, so that an input that is not finite also reaches outputs up to kColumns elements
+// before those that read it.
 #include "cpu/conv_direct.h"
 
 #include "common/conv_pack.h"
@@ -23,9 +26,10 @@ using T = Bf16;
 
 constexpr int64_t kCopyBytes = 640 << 10;  // of a box: of an L2 of 2 MiB, which all cores with tiles have
 constexpr int64_t kMostPanelBytes = 384 << 10;
-constexpr int64_t kMostColumns = 128;      // of a box; of longer lines too few would fit
+constexpr int64_t kMostColumns = 128;  // of a box; of longer lines too few would fit
 constexpr int64_t kLanes = kPanelVectors * Vec::width;
-constexpr int64_t kBehind = kTileRows * kColumns<T>;  // elements that a tile of rows may read after the last one
+constexpr int64_t kBehind =
+    kTileRows * kColumns<T>;  // elements that a tile of rows may read after the last one
 
 FASTNETS_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 FASTNETS_INLINE int64_t modulo(int64_t a, int64_t b) { return (a % b + b) % b; }
@@ -37,7 +41,7 @@ struct Problem {
   const int64_t *x_stride, *y_stride;
   const Epilogue& epilogue;
   bool stream;
-  int64_t batch, groups, cin, cout;       // channels of a group
+  int64_t batch, groups, cin, cout;  // channels of a group
   int64_t in[3], out[3];
   int64_t kernel[3], stride[3], dilation[3], pad[3];
   bool transposed;
@@ -47,9 +51,24 @@ struct Problem {
 
 Problem problem_of(const ConvCall& c) {
   const ConvShape& s = c.shape;
-  Problem p{c.x,      c.weights, c.y,      c.x_stride,         c.y_stride,         c.epilogue,
-            c.stream, s.batch,   s.groups, s.cin / s.groups, s.cout / s.groups, {},
-            {},       {},        {},       {},                 {},                 false};
+  Problem p{c.x,
+            c.weights,
+            c.y,
+            c.x_stride,
+            c.y_stride,
+            c.epilogue,
+            c.stream,
+            s.batch,
+            s.groups,
+            s.cin / s.groups,
+            s.cout / s.groups,
+            {},
+            {},
+            {},
+            {},
+            {},
+            {},
+            false};
   for (int a = 0; a < 3; ++a) {
     p.in[a] = s.in[a], p.out[a] = s.out[a], p.kernel[a] = s.kernel[a];
     p.stride[a] = s.stride[a], p.dilation[a] = s.dilation[a], p.pad[a] = s.pad[a];
@@ -58,9 +77,24 @@ Problem problem_of(const ConvCall& c) {
 }
 
 Problem problem_of(const ConvTransposeCall& c) {
-  Problem p{c.x.data, c.weights, c.y.data, c.x.stride,              c.y.stride,              c.epilogue,
-            c.stream, c.x.batch, c.groups, c.x.channels / c.groups, c.y.channels / c.groups, {},
-            {},       {},        {},       {},                      {},                      true};
+  Problem p{c.x.data,
+            c.weights,
+            c.y.data,
+            c.x.stride,
+            c.y.stride,
+            c.epilogue,
+            c.stream,
+            c.x.batch,
+            c.groups,
+            c.x.channels / c.groups,
+            c.y.channels / c.groups,
+            {},
+            {},
+            {},
+            {},
+            {},
+            {},
+            true};
   for (int a = 0; a < 3; ++a) {
     p.in[a] = c.x.size[a], p.out[a] = c.y.size[a], p.kernel[a] = c.kernel[a];
     p.stride[a] = c.stride[a], p.dilation[a] = c.dilation[a], p.pad[a] = c.pad[a];
@@ -68,7 +102,8 @@ Problem problem_of(const ConvTransposeCall& c) {
   return p;
 }
 
-// The tap of an axis that a phase of a transposed convolution has: output first + stride * j reads input j + input.
+// The tap of an axis that a phase of a transposed convolution has: output first + stride * j reads input j +
+// input.
 struct TransposedTap {
   bool there;
   int64_t input;
@@ -83,9 +118,9 @@ struct Plan {
   Problem p;
   bool joined;  // the taps of a line
   int64_t depth_blocks, panels;
-  int64_t taps;         // of a block of channels: of the kernel, or lines of it
-  int64_t row;          // elements between the rows of two outputs
-  int64_t line_pixels;  // of the copy, for each position
+  int64_t taps;                      // of a block of channels: of the kernel, or lines of it
+  int64_t row;                       // elements between the rows of two outputs
+  int64_t line_pixels;               // of the copy, for each position
   int64_t residues[3], distance[3];  // of the copy: input (position * residues + residue) * distance + origin
   int64_t lattices[3];               // of dilation: items have one each
   int64_t phases;                    // of a transposed convolution: an item has all
@@ -105,7 +140,8 @@ struct Plan {
       residues[axis] = p.transposed ? 1 : p.stride[axis];
       distance[axis] = p.transposed ? 1 : p.dilation[axis];
       lattices[axis] = p.transposed ? 1 : least(p.dilation[axis], p.out[axis]);
-      cells[axis] = p.out[axis] == 0 ? 0 : ceil_div(p.out[axis], p.transposed ? p.stride[axis] : p.dilation[axis]);
+      cells[axis] =
+          p.out[axis] == 0 ? 0 : ceil_div(p.out[axis], p.transposed ? p.stride[axis] : p.dilation[axis]);
       first_input[axis] = 0, reach[axis] = (p.kernel[axis] - 1) / p.stride[axis];
       if (p.transposed) find_reach(axis);
     }
@@ -130,8 +166,9 @@ struct Plan {
   FASTNETS_INLINE int64_t copy_elements() const { return depth_blocks * block_size + kBehind; }
   FASTNETS_INLINE int64_t pixels() const { return box[0] * box[1] * box[2]; }
   FASTNETS_INLINE int64_t private_bytes() const {
-    return slice_bytes<T>(copy_elements()) + 2 * slice_bytes<int64_t>(pixels()) + slice_bytes<int32_t>(pixels()) +
-           slice_bytes<ProductStep>(steps()) + slice_bytes<int64_t>(phases + 1);
+    return slice_bytes<T>(copy_elements()) + 2 * slice_bytes<int64_t>(pixels()) +
+           slice_bytes<int32_t>(pixels()) + slice_bytes<ProductStep>(steps()) +
+           slice_bytes<int64_t>(phases + 1);
   }
 
  private:
@@ -178,7 +215,8 @@ struct Box {
   int64_t image, group, lattice[3], at[3], size[3];
 };
 
-// Memory of a thread. line: of a result, the row of the plane's product. phase_steps: where those of a phase begin.
+// Memory of a thread. line: of a result, the row of the plane's product. phase_steps: where those of a phase
+// begin.
 struct Private {
   T* copy;
   int64_t *y_offset, *residual_offset, *phase_steps;
@@ -291,7 +329,8 @@ void copy_inputs(const Plan& plan, const Box& box, T* copy) {
           fill_zeros(to, length * pixel);
           continue;
         }
-        const T* const from = x + z * stride[1] + y * stride[2] + (first[2] + left * step[2]) * stride[3] + channel;
+        const T* const from =
+            x + z * stride[1] + y * stride[2] + (first[2] + left * step[2]) * stride[3] + channel;
         fill_zeros(to, left * pixel);
         plan.joined ? copy_pixels(to + left * pixel, from, stride[3], inside - left, p.cin)
                     : copy_line(to + left * pixel, from, step[2] * stride[3], inside - left, p.cin - channel);
@@ -341,8 +380,8 @@ void place_results(const Plan& plan, const Box& box, const Outputs& outputs, con
 }
 
 // The results of a plane of outputs, and a panel of the group's weights.
-void multiply_plane(const Plan& plan, const Box& box, const Outputs& outputs, const Private& own, int64_t phase,
-                    int64_t plane, int64_t panel, bool cold) {
+void multiply_plane(const Plan& plan, const Box& box, const Outputs& outputs, const Private& own,
+                    int64_t phase, int64_t plane, int64_t panel, bool cold) {
   const Problem& p = plan.p;
   const int64_t rows = (outputs.size[1] - 1) * plan.extent[2] + outputs.size[2];
   const int64_t results = outputs.size[1] * outputs.size[2];
@@ -368,7 +407,8 @@ void multiply_plane(const Plan& plan, const Box& box, const Outputs& outputs, co
                            lanes,
                            p.stream};
     const PackedPanel<T> b{weights, panel_ahead(weights, elements, cold || large, part, cut, next)};
-    tile_product(step_rows, end - begin, vectors, b, target, p.epilogue, {own.line + first, begin, pixel - first});
+    tile_product(step_rows, end - begin, vectors, b, target, p.epilogue,
+                 {own.line + first, begin, pixel - first});
   }
 }
 

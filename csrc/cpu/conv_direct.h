@@ -1,4 +1,5 @@
-// Transposed convolution by tiles (cpu/conv_direct.cpp), where the level has them. Included by kernel files only.
+// Transposed convolution by tiles (cpu/conv_direct.cpp), where the level has them. Included by kernel files
+// only.
 #pragma once
 
 #include "cpu/conv.h"

@@ -23,6 +23,6 @@ FASTNETS_DECLARE_AMX(int, conv_transpose_lanes, ());
 // `scratch` holds conv_transpose_scratch(call, threads) bytes.
 FASTNETS_DECLARE_AMX(int64_t, conv_transpose_scratch, (const ConvTransposeCall& call, int threads));
 FASTNETS_DECLARE_AMX(void, conv_transpose,
-                      (const ConvTransposeCall& call, void* scratch, ThreadContext& context));
+                     (const ConvTransposeCall& call, void* scratch, ThreadContext& context));
 
 }  // namespace fastnets

@@ -81,7 +81,9 @@ struct Plan {
     return ceil_div(s.out[2], most(1, ceil_div(s.out[2], most_columns)));
   }
   // Lines of x, to whole factors, or where a product of tiles would read past their end.
-  FASTNETS_INLINE bool aligns() const { return depth != call.cin || (kByTiles<T> && call.shape.in[2] < kTileRows); }
+  FASTNETS_INLINE bool aligns() const {
+    return depth != call.cin || (kByTiles<T> && call.shape.in[2] < kTileRows);
+  }
   FASTNETS_INLINE int64_t ring_elements() const { return panels * ring_rows * row.s.in[2] * kLanes; }
   FASTNETS_INLINE int64_t aligned_elements() const {
     return aligns() ? most(row.s.in[2], kByTiles<T> ? kTileRows : 0) * depth : 0;
@@ -179,8 +181,8 @@ struct Tile {
       const int64_t begin = cut.begin(part);
       const Rows<T> rows{from.a + begin * from.row_stride, from.block_stride, from.row_stride};
       const Target<T> target{to + begin * kLanes - channel, kRingOffsets.of, nullptr, channel, lanes, false};
-      run_product<Kind, false>(cut.begin(part + 1) - begin, rows, PackedPanel<T>{weights, {}}, plan.depth, target,
-                                 call.before);
+      run_product<Kind, false>(cut.begin(part + 1) - begin, rows, PackedPanel<T>{weights, {}}, plan.depth,
+                               target, call.before);
     }
     if (Clamp(call.before).more) activate_row(to, (last - first) * kLanes, call.before);
   }

@@ -22,11 +22,10 @@ struct InvertedBottleneckCall {
 };
 
 // Bytes of scratch for `threads` threads.
-FASTNETS_DECLARE_AMX(int64_t, inverted_bottleneck_scratch,
-                      (const InvertedBottleneckCall& call, int threads));
+FASTNETS_DECLARE_AMX(int64_t, inverted_bottleneck_scratch, (const InvertedBottleneckCall& call, int threads));
 
 // All threads of a team call this with the same `call` and `scratch`.
 FASTNETS_DECLARE_AMX(void, inverted_bottleneck,
-                      (const InvertedBottleneckCall& call, void* scratch, ThreadContext& context));
+                     (const InvertedBottleneckCall& call, void* scratch, ThreadContext& context));
 
 }  // namespace fastnets

@@ -16,10 +16,9 @@
 //   FASTNETS_CALL(my_op)(x, n);
 //
 // Level avx512_bf16 has kernels of its own where its instructions pay: those of FASTNETS_DECLARE_BF16, whose
-// sources are BF16_SOURCES in CMakeLists.txt. For all others it calls those of avx512. Likewise level amx_bf16:
-// FASTNETS_DECLARE_AMX and AMX_SOURCES; for all others it calls those of avx512_bf16.
-// A build of FASTNETS_ONLY one level has that alone, each kernel of its own; it is refused where the machine
-// lacks it.
+// sources are BF16_SOURCES in CMakeLists.txt. For all others it calls those of avx512. Likewise level
+// amx_bf16: FASTNETS_DECLARE_AMX and AMX_SOURCES; for all others it calls those of avx512_bf16. A build of
+// FASTNETS_ONLY one level has that alone, each kernel of its own; it is refused where the machine lacks it.
 #pragma once
 
 #include "common/cpu_features.h"
@@ -36,10 +35,10 @@
 #define FASTNETS_DECLARE_AMX FASTNETS_DECLARE
 #define FASTNETS_CALL(name) ::fastnets::pick(FASTNETS_CONCAT(name, FASTNETS_ONLY))
 #else
-#define FASTNETS_DECLARE(result, name, arguments) \
-  result name##_generic arguments;                \
-  result name##_avx2 arguments;                   \
-  result name##_avx512 arguments;                 \
+#define FASTNETS_DECLARE(result, name, arguments)      \
+  result name##_generic arguments;                     \
+  result name##_avx2 arguments;                        \
+  result name##_avx512 arguments;                      \
   constexpr auto* name##_avx512_bf16 = &name##_avx512; \
   constexpr auto* name##_amx_bf16 = &name##_avx512
 #define FASTNETS_DECLARE_BF16(result, name, arguments) \
@@ -62,13 +61,14 @@
 #if defined(FASTNETS_TILES)
 #define FASTNETS_DECLARE_TILES_(result, name, arguments) result name##_amx_bf16 arguments
 #else
-#define FASTNETS_DECLARE_TILES_(result, name, arguments) constexpr result(*name##_amx_bf16) arguments = nullptr
+#define FASTNETS_DECLARE_TILES_(result, name, arguments) \
+  constexpr result(*name##_amx_bf16) arguments = nullptr
 #endif
-#define FASTNETS_DECLARE_TILES(result, name, arguments)       \
-  constexpr result(*name##_generic) arguments = nullptr;      \
-  constexpr result(*name##_avx2) arguments = nullptr;         \
-  constexpr result(*name##_avx512) arguments = nullptr;       \
-  constexpr result(*name##_avx512_bf16) arguments = nullptr;  \
+#define FASTNETS_DECLARE_TILES(result, name, arguments)      \
+  constexpr result(*name##_generic) arguments = nullptr;     \
+  constexpr result(*name##_avx2) arguments = nullptr;        \
+  constexpr result(*name##_avx512) arguments = nullptr;      \
+  constexpr result(*name##_avx512_bf16) arguments = nullptr; \
   FASTNETS_DECLARE_TILES_(result, name, arguments)
 
 namespace fastnets {

@@ -35,7 +35,8 @@ struct PixelPanel {
         y_offset(arena.take<int64_t>(pixels)),
         residual_offset(arena.take<int64_t>(pixels)) {
     if (kByTiles<T> && elements(channels, pixels) > 0) {  // columns that are never written count as 0
-      std::memset(a + elements(channels, pixels) - block_stride, 0, sizeof(T) * static_cast<size_t>(block_stride));
+      std::memset(a + elements(channels, pixels) - block_stride, 0,
+                  sizeof(T) * static_cast<size_t>(block_stride));
     }
   }
 };

@@ -56,7 +56,7 @@ void tile_product(const StepRows<Bf16>& rows, int64_t count, int vectors, const 
 // The product of `count` rows, a part of a RowCut.
 template <class Kind, bool kPacked, class T, class Panel>
 FASTNETS_INLINE void run_product(int64_t count, const Rows<T>& rows, const Panel& panel, int64_t depth,
-                                   const Target<T>& target, const Epilogue& epilogue) {
+                                 const Target<T>& target, const Epilogue& epilogue) {
   if constexpr (kByTiles<T>) {
     tile_product(rows, count, Kind::kVectors, panel, depth, target, epilogue);
   } else {

@@ -1,14 +1,14 @@
-// The product of rows of Bf16 and a panel by tiles (AMX): registers of 16 rows of 64 bytes, and an instruction
-// that multiplies 16 rows of 32 elements with as many of 16 columns.
+// The product of rows of Bf16 and a panel by tiles (AMX): registers of 16 rows of 64 bytes, and an
+// instruction that multiplies 16 rows of 32 elements with as many of 16 columns.
 //
-// Panels are packed as for vdpbf16ps (cpu/factor.h), which is how tiles want them: a row of a tile of B is a pair of
-// k in 16 lanes. Two tiles of rows times two of lanes, so that each tile that is loaded is used twice.
+// Panels are packed as for vdpbf16ps (cpu/factor.h), which is how tiles want them: a row of a tile of B is a
+// pair of k in 16 lanes. Two tiles of rows times two of lanes, so that each tile that is loaded is used
+// twice.
 #include "cpu/products.h"
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
 namespace {
-
 
 // What LDTILECFG reads (Intel SDM, volume 1, chapter 18).
 struct alignas(64) TileConfig {
@@ -104,8 +104,8 @@ FASTNETS_INLINE void multiply(RowTiles a, int64_t second, PackedPanel<Bf16> pane
 
 // `count` rows; the second tile ends with the last of them. The sums that both tiles have are the same.
 template <class RowTiles>
-FASTNETS_INLINE void multiply_rows(const RowTiles& a, int64_t count, int vectors, const PackedPanel<Bf16>& panel,
-                                   SumLines& lines) {
+FASTNETS_INLINE void multiply_rows(const RowTiles& a, int64_t count, int vectors,
+                                   const PackedPanel<Bf16>& panel, SumLines& lines) {
   if (count > kTileRows) {
     const int64_t second = count - kTileRows;
     vectors == 2 ? multiply<2, 2>(a, second, panel, lines) : multiply<2, 1>(a, second, panel, lines);
@@ -135,8 +135,8 @@ FASTNETS_INLINE void finish_rows(const SumLines& lines, const ResultLines& resul
 
 // The same of all results of a whole panel, each of which is a cache line, stored at once.
 template <bool kScales, bool kResidual>
-FASTNETS_INLINE void finish_whole_lines(const SumLines& lines, const ResultLines& results, const Target<Bf16>& target,
-                                        const Epilogue& epilogue) {
+FASTNETS_INLINE void finish_whole_lines(const SumLines& lines, const ResultLines& results,
+                                        const Target<Bf16>& target, const Epilogue& epilogue) {
   const ChannelTerms left(epilogue, target.channel, Vec::width);
   const ChannelTerms right(epilogue, target.channel + Vec::width, Vec::width);
   const Vec left_start = left.start(), right_start = right.start();
@@ -186,8 +186,8 @@ constexpr AllLines kAllLines = all_lines();
 
 }  // namespace
 
-void tile_product(const Rows<Bf16>& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel, int64_t depth,
-                  const Target<Bf16>& target, const Epilogue& epilogue) {
+void tile_product(const Rows<Bf16>& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel,
+                  int64_t depth, const Target<Bf16>& target, const Epilogue& epilogue) {
   SumLines lines;
   multiply_rows(StridedTiles(rows, count - kTileRows, depth), count, vectors, panel, lines);
   finish_results(lines, {kAllLines.line, 0, count}, vectors, target, epilogue);

@@ -28,7 +28,8 @@ class PackedProduct {
     for (int i = 0; i < 4; ++i) shape_.stride[i] = element_stride(weight, i);
     require(weight.size() > 0,
             std::string(kOp) + ": weight has shape " + shape_text(weight) + ": pass no empty axis");
-    const PanelPacking packing{FASTNETS_CALL(conv_transpose_lanes)(), FASTNETS_CALL(conv_steps)(shape_.element),
+    const PanelPacking packing{FASTNETS_CALL(conv_transpose_lanes)(),
+                               FASTNETS_CALL(conv_steps)(shape_.element),
                                FASTNETS_CALL(conv_depth)(shape_.element)};
     bytes_ = panel_elements(shape_, packing) * element_bytes(shape_.element);
     void* const packed = weights_.at_least(bytes_);

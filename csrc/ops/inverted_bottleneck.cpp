@@ -43,9 +43,10 @@ class PackedInvertedBottleneck {
     const ConvWeights second{depthwise.data(), element_, middle_, 1, middle_, {1, kernel_[0], kernel_[1]}};
     const ConvWeights third{project.data(), element_, cout_, middle_, 1, {1, 1, 1}};
     const int64_t size = element_bytes(element_);
-    const int64_t sizes[] = {packed_product_elements(first, packing) * size,
-                             packed_grouped_elements(second, packing.lanes) * static_cast<int64_t>(sizeof(float)),
-                             packed_product_elements(third, packing) * size};
+    const int64_t sizes[] = {
+        packed_product_elements(first, packing) * size,
+        packed_grouped_elements(second, packing.lanes) * static_cast<int64_t>(sizeof(float)),
+        packed_product_elements(third, packing) * size};
     for (int64_t bytes : sizes) bytes_ += slice_bytes<char>(bytes);
     Arena arena(weights_.at_least(std::max(bytes_, kAlignment)));
     char* const to[] = {arena.take<char>(sizes[0]), arena.take<char>(sizes[1]), arena.take<char>(sizes[2])};

@@ -7,7 +7,8 @@
 namespace fastnets {
 
 inline ProductPacking product_packing(Element element) {
-  return {FASTNETS_CALL(conv_lanes)(), FASTNETS_CALL(conv_steps)(element), FASTNETS_CALL(conv_depth)(element)};
+  return {FASTNETS_CALL(conv_lanes)(), FASTNETS_CALL(conv_steps)(element),
+          FASTNETS_CALL(conv_depth)(element)};
 }
 
 }  // namespace fastnets

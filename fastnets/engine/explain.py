@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastnets import _C
@@ -25,8 +26,8 @@ class Row:
         why: why no kernel of ours runs it, where torch does; on a GPU, why that kernel: "dense, C=256".
         mflop: of the direct algorithm.
         share: of the plan's time.
-        gflops: mflop by time; of_peak: by the machine's measured peak (of fp32 on a CPU, of products of the plan's
-            dtype on a GPU); above 1 where fewer multiplications do.
+        gflops: mflop by time; of_peak: by the machine's measured peak, of multiply-adds of the plan's dtype (on a CPU
+            by its fastest instruction for them, on a GPU by products); above 1 where fewer multiplications do.
         arena_mb: where in the arena the result lies: its end; on a GPU, which has none, what the result takes.
     """
 
@@ -102,7 +103,8 @@ def explain(plan: Plan | GpuPlan, inputs: Sequence[Tensor], *, runs: int = 10) -
     if isinstance(plan, GpuPlan):
         peak, bytes_, nthreads, machine = plan.peak_flops() / 1e9, plan.value_bytes, 0, plan.machine
     else:
-        peak = max(_C.peak_flops(plan.nthreads) for _ in range(5)) / 1e9
+        bf16 = any(layout.dtype == torch.bfloat16 for layout in plan.layouts.values())
+        peak = max(_C.peak_flops(plan.nthreads, bf16) for _ in range(5)) / 1e9
         bytes_, nthreads, machine = plan.storage.bytes, plan.nthreads, f"{plan.nthreads} threads"
     rows: list[Row] = []
     for node in plan.graph.nodes:

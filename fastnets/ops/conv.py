@@ -47,8 +47,8 @@ def conv(
         residual: added before the activation; the shape of the result.
         activation, parameters: see fastnets.ops.epilogue.
         implementation: "winograd", "planar", "narrow", "depthwise", "grouped", "product" (CPU, float32 or
-            bfloat16), "direct" (CPU with tiles, bfloat16), "strassen" (CPU, float32), "triton_depthwise", "triton_product" (GPU) or "torch"; None takes
-            the fastest.
+            bfloat16), "direct" (CPU with tiles, bfloat16), "strassen" (CPU, float32), "triton_depthwise",
+            "triton_product" (GPU) or "torch"; None takes the fastest.
 
     Raises:
         InputError: the arguments do not fit together, or `implementation` cannot run.

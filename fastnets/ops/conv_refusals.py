@@ -93,7 +93,7 @@ def direct_refusal(shape: ConvShape) -> str | None:
         return "it needs bfloat16 and a processor with tiles of it (AMX)"
     last = max((axis for axis in range(3) if shape.kernel[axis] > 1), default=2)
     if joins_taps(shape) and shape.dilation[last] > 1:
-        return f"dilation is {shape.dilation}; of few channels it takes taps together, which needs 1 along the last axis"
+        return f"dilation is {shape.dilation}; few channels have joined taps, which needs 1 along the last axis"
     return None
 
 
