@@ -114,31 +114,30 @@ FASTNETS_INLINE void multiply_rows(const RowTiles& a, int64_t count, int vectors
   }
 }
 
-// kRows results, from the i-th on, through the epilogue.
-template <int kRows>
-FASTNETS_INLINE void finish_rows(const SumLines& lines, const ResultLines& results, int64_t i, int vectors,
-                                 Target<Bf16> target, const Epilogue& epilogue) {
+// A result through the epilogue, past the caches.
+FASTNETS_INLINE void finish_streamed(const SumLines& lines, const ResultLines& results, int64_t i,
+                                     int vectors, Target<Bf16> target, const Epilogue& epilogue) {
   target.y_offset += i;
   if (target.residual_offset != nullptr) target.residual_offset += i;
   for (int v = 0; v < vectors && v * Vec::width < target.lanes; ++v) {
     const int64_t channel = target.channel + v * Vec::width;
     const int lanes = static_cast<int>(least(target.lanes - v * Vec::width, Vec::width));
-    const Vec first = ChannelTerms(epilogue, channel, lanes).start();
-    Vec sum[kRows];
-#pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-      sum[r] = Vec::load(lines.of[results.line[i + r] - results.first] + v * Vec::width) + first;
-    }
+    const Vec start = ChannelTerms(epilogue, channel, lanes).start();
+    Vec sum[1] = {Vec::load(lines.of[results.line[i] - results.first] + v * Vec::width) + start};
     store_pixels(sum, target, channel, lanes, epilogue);
   }
 }
 
-// The same of all results of a whole panel, each of which is a cache line, stored at once.
-template <bool kScales, bool kResidual>
-FASTNETS_INLINE void finish_whole_lines(const SumLines& lines, const ResultLines& results,
-                                        const Target<Bf16>& target, const Epilogue& epilogue) {
-  const ChannelTerms left(epilogue, target.channel, Vec::width);
-  const ChannelTerms right(epilogue, target.channel + Vec::width, Vec::width);
+// The same of all results, both vectors of each at once: 32 channels are a cache line, and a part of them one
+// store.
+template <bool kScales, bool kResidual, bool kWhole>
+FASTNETS_INLINE void finish_lines(const SumLines& lines, const ResultLines& results,
+                                  const Target<Bf16>& target, const Epilogue& epilogue) {
+  const int count = static_cast<int>(target.lanes);
+  const int first = count < Vec::width ? count : Vec::width, second = count - first;
+  const __mmask32 mask = kWhole ? ~__mmask32{0} : static_cast<__mmask32>((uint64_t{1} << count) - 1);
+  const ChannelTerms left(epilogue, target.channel, first);
+  const ChannelTerms right(epilogue, target.channel + first, second);
   const Vec left_start = left.start(), right_start = right.start();
   const Clamp clamp(epilogue);
   Bf16* const y = target.y + target.channel;
@@ -149,29 +148,37 @@ FASTNETS_INLINE void finish_whole_lines(const SumLines& lines, const ResultLines
     Vec a = Vec::load(line) + left_start, b = Vec::load(line + Vec::width) + right_start;
     if (kScales) a = left.finish(a), b = right.finish(b);
     if (kResidual) {
-      const Bf16* const added = residual + target.residual_offset[i];
-      a = a + Vec::load(added), b = b + Vec::load(added + Vec::width);
+      const Bf16* const from = residual + target.residual_offset[i];
+      const __m512i added = kWhole ? _mm512_loadu_si512(from) : _mm512_maskz_loadu_epi16(mask, from);
+      a = a + Vec{widened(_mm512_castsi512_si256(added))},
+      b = b + Vec{widened(_mm512_extracti64x4_epi64(added, 1))};
     }
-    const __m512bh both = _mm512_cvtne2ps_pbh(clamp(b).v, clamp(a).v);
-    _mm512_storeu_si512(y + target.y_offset[i], reinterpret_cast<__m512i>(both));
+    const __m512i both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(clamp(b).v, clamp(a).v));
+    Bf16* const to = y + target.y_offset[i];
+    kWhole ? _mm512_storeu_si512(to, both) : _mm512_mask_storeu_epi16(to, mask, both);
+  }
+}
+
+template <bool kWhole>
+FASTNETS_INLINE void finish_lines(const SumLines& lines, const ResultLines& results,
+                                  const Target<Bf16>& target, const Epilogue& epilogue) {
+  const bool scales = epilogue.scale != nullptr, adds = target.residual_offset != nullptr;
+  if (scales) {
+    adds ? finish_lines<true, true, kWhole>(lines, results, target, epilogue)
+         : finish_lines<true, false, kWhole>(lines, results, target, epilogue);
+  } else {
+    adds ? finish_lines<false, true, kWhole>(lines, results, target, epilogue)
+         : finish_lines<false, false, kWhole>(lines, results, target, epilogue);
   }
 }
 
 FASTNETS_INLINE void finish_results(const SumLines& lines, const ResultLines& results, int vectors,
                                     const Target<Bf16>& target, const Epilogue& epilogue) {
-  if (target.lanes == kLanes && !target.stream) {
-    const bool scales = epilogue.scale != nullptr, adds = target.residual_offset != nullptr;
-    if (scales) {
-      return adds ? finish_whole_lines<true, true>(lines, results, target, epilogue)
-                  : finish_whole_lines<true, false>(lines, results, target, epilogue);
-    }
-    return adds ? finish_whole_lines<false, true>(lines, results, target, epilogue)
-                : finish_whole_lines<false, false>(lines, results, target, epilogue);
+  if (!target.stream) {
+    return target.lanes == kLanes ? finish_lines<true>(lines, results, target, epilogue)
+                                  : finish_lines<false>(lines, results, target, epilogue);
   }
-  int64_t i = 0;
-  for (; i + 8 <= results.count; i += 8) finish_rows<8>(lines, results, i, vectors, target, epilogue);
-  for (; i + 2 <= results.count; i += 2) finish_rows<2>(lines, results, i, vectors, target, epilogue);
-  if (i < results.count) finish_rows<1>(lines, results, i, vectors, target, epilogue);
+  for (int64_t i = 0; i < results.count; ++i) finish_streamed(lines, results, i, vectors, target, epilogue);
 }
 
 struct AllLines {

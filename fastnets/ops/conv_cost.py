@@ -25,6 +25,7 @@ _SUMS = 8.0  # Strassen's, of a vector of inputs
 _NEW_SUMS = {14: 0.3, 6: 1.0}  # what the sums of weights add to its first products, by their rows
 _FETCH = {14: 12.0, 6: 7.0}  # a vector of weights, by rows: in a network they come from memory
 _HALO = 1.5  # inputs of a box for each that its outputs lie on
+_TILE_STORE = 20.0  # of a vector of results: 1x1 to 2 or 3 channels took 1.4 to 2.8 of the narrow kernel's time
 _JOIN = 3.0  # the sums of an output over the lanes, and its store
 _TILE = 1000.0  # of a Winograd tile: finding its pixels (64 channels, dilated: 1.03 to 1.08 with half as many tiles)
 _SETTLING = 3  # what starting and storing a product of Winograd's costs, in inputs
@@ -42,6 +43,8 @@ def product_cost(shape: ConvShape) -> float:
     multiply = shape.pixels * taps * inputs * vectors(outputs) / (_C.conv_rate(bf16) * _PRODUCT_SHARE)
     gather = (_PAIRS if steps > 1 else 0.0) + -(-vectors(inputs) // steps) * _GATHER
     fetch = taps * inputs * vectors(outputs) * _FETCH[product_rows()] * shape.itemsize / 4
+    if bf16 and _C.has_tiles():  # sums leave tiles through memory
+        multiply += shape.pixels * vectors(outputs) * _TILE_STORE
     return shape.groups * (multiply + (shape.pixels * taps * gather if taps > 1 else 0.0) + fetch)
 
 
