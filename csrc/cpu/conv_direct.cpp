@@ -218,7 +218,7 @@ void run(const DirectProblem& problem, void* scratch, ThreadContext& context) {
   const DirectPlan plan(problem, context.threads);
   const Private own(plan, Arena(scratch, context.thread * plan.private_bytes()));
   find_steps(plan, own);
-  if (plan.items > 0) fill_zeros(own.copy + plan.copy_elements() - kBehind, kBehind);
+  if (plan.items > 0) fill_zeros(own.copy + plan.copy_elements() - plan.behind(), plan.behind());
   const Tiles<T> tiles;
   for (int64_t item; next_item(context, plan.items * plan.chunks, item);) {
     const int64_t chunk = item % plan.chunks;

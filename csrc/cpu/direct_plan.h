@@ -14,8 +14,6 @@ constexpr int64_t kCopyBytes = 640 << 10;  // of a box: of an L2 of 2 MiB, which
 constexpr int64_t kMostPanelBytes = 384 << 10;
 constexpr int64_t kMostColumns = 128;  // of a box; of longer lines too few would fit
 constexpr int64_t kLanes = kPanelVectors * Vec::width;
-constexpr int64_t kBehind =
-    kTileRows * kColumns<Bf16>;  // elements that a tile of rows may read after the last one
 
 FASTNETS_INLINE int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 FASTNETS_INLINE int64_t modulo(int64_t a, int64_t b) { return (a % b + b) % b; }
@@ -134,7 +132,9 @@ struct DirectPlan {
     const int64_t lanes = p.transposed ? panels * kLanes : ceil_div(p.cout, Vec::width) * Vec::width;
     return (group * lanes + panel * kLanes) * steps() * kColumns<Bf16>;
   }
-  FASTNETS_INLINE int64_t copy_elements() const { return depth_blocks * block_size + kBehind; }
+  FASTNETS_INLINE int64_t copy_elements() const { return depth_blocks * block_size + behind(); }
+  // A tile of rows that are fewer may read so many elements after the last of them.
+  FASTNETS_INLINE int64_t behind() const { return kTileRows * row + kColumns<Bf16>; }
   FASTNETS_INLINE int64_t pixels() const { return box[0] * box[1] * box[2]; }
   FASTNETS_INLINE int64_t private_bytes() const {
     return slice_bytes<Bf16>(copy_elements()) + 2 * slice_bytes<int64_t>(pixels()) +

@@ -82,7 +82,7 @@ struct Plan {
   }
   // Lines of x, to whole factors, or where a product of tiles would read past their end.
   FASTNETS_INLINE bool aligns() const {
-    return depth != call.cin || (kByTiles<T> && call.shape.in[2] < kTileRows);
+    return depth != call.cin || (kByTiles<T> && (call.shape.in[2] < kTileRows || tiles > 1));
   }
   FASTNETS_INLINE int64_t ring_elements() const { return panels * ring_rows * row.s.in[2] * kLanes; }
   FASTNETS_INLINE int64_t aligned_elements() const {
