@@ -138,6 +138,7 @@ SECTIONS = {"models": networks, "ops": layers, "others": others}
 
 def summary() -> None:
     zen_5, zen_4 = RESULTS / "amd-epyc-family-26-model-2", RESULTS / "amd-epyc-zen-4"
+    xeon = RESULTS / "intel-r-xeon-r-processor-family-6-model-207"
     models = "models_{}_2threads_avx512_bf16.csv"
     best(
         {
@@ -145,6 +146,7 @@ def summary() -> None:
             "Zen 5, bf16": zen_5 / models.format("bf16"),
             "Zen 4, fp32": zen_4 / models.format("fp32"),
             "Zen 4, bf16": zen_4 / models.format("bf16"),
+            "Xeon, bf16": xeon / "models_bf16_2threads_amx_bf16.csv",
         }
     )
     print()

@@ -243,7 +243,7 @@ void FASTNETS_ENTRY(conv_transpose)(const ConvTransposeCall& c, void* scratch, T
   for (int64_t item; next_item(context, 1, item);)
     std::memset(scratch, 0, static_cast<size_t>(zeros_bytes(c)));
   finish(context);
-  with_element(c.y.element, [&](auto zero) { run_items<decltype(zero)>(c, scratch, context); });
+  with_own_element(c.y.element, [&](auto zero) { run_items<decltype(zero)>(c, scratch, context); });
 }
 
 }  // namespace fastnets

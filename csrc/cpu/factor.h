@@ -122,6 +122,16 @@ constexpr bool kByTiles = sizeof(T) == sizeof(Bf16);
 constexpr bool kByTiles = false;
 #endif
 
+// Calls use(T()) for the T that `element` stands for, of those that this level computes (cpu/isa.h).
+template <class Use>
+FASTNETS_INLINE void with_own_element([[maybe_unused]] Element element, const Use& use) {
+#if defined(FASTNETS_LEVEL_amx_bf16) && !defined(FASTNETS_ONLY)
+  use(Bf16());
+#else
+  with_element(element, use);
+#endif
+}
+
 // Columns of A in whole factors.
 template <class T>
 FASTNETS_INLINE int64_t whole_factors(int64_t columns) {

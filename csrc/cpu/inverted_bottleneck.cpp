@@ -269,15 +269,15 @@ void run_items(const InvertedBottleneckCall& call, void* scratch, ThreadContext&
 int64_t FASTNETS_ENTRY(inverted_bottleneck_scratch)(const InvertedBottleneckCall& call, int threads) {
   using namespace FASTNETS_LEVEL;
   int64_t bytes = 0;
-  with_element(call.element,
-               [&](auto zero) { bytes = threads * Plan<decltype(zero)>(call, threads).private_bytes(); });
+  with_own_element(call.element,
+                   [&](auto zero) { bytes = threads * Plan<decltype(zero)>(call, threads).private_bytes(); });
   return bytes;
 }
 
 void FASTNETS_ENTRY(inverted_bottleneck)(const InvertedBottleneckCall& call, void* scratch,
                                          ThreadContext& context) {
   using namespace FASTNETS_LEVEL;
-  with_element(call.element, [&](auto zero) { run_items<decltype(zero)>(call, scratch, context); });
+  with_own_element(call.element, [&](auto zero) { run_items<decltype(zero)>(call, scratch, context); });
   if (call.stream) stream_fence();
   finish(context);
 }

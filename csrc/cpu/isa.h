@@ -17,11 +17,13 @@
 //
 // Level avx512_bf16 has kernels of its own where its instructions pay: those of FASTNETS_DECLARE_BF16, whose
 // sources are BF16_SOURCES in CMakeLists.txt. For all others it calls those of avx512. Likewise level
-// amx_bf16: FASTNETS_DECLARE_AMX and AMX_SOURCES; for all others it calls those of avx512_bf16. A build of
+// amx_bf16, for bfloat16 alone: FASTNETS_DECLARE_AMX and AMX_SOURCES. For float32 (FASTNETS_CALL_OF) and
+// all others it calls those of avx512_bf16. A build of
 // FASTNETS_ONLY one level has that alone, each kernel of its own; it is refused where the machine lacks it.
 #pragma once
 
 #include "common/cpu_features.h"
+#include "common/element.h"
 
 #define FASTNETS_CONCAT_(a, b) a##_##b
 #define FASTNETS_CONCAT(a, b) FASTNETS_CONCAT_(a, b)
@@ -34,6 +36,7 @@
 #define FASTNETS_DECLARE_BF16 FASTNETS_DECLARE
 #define FASTNETS_DECLARE_AMX FASTNETS_DECLARE
 #define FASTNETS_CALL(name) ::fastnets::pick(FASTNETS_CONCAT(name, FASTNETS_ONLY))
+#define FASTNETS_CALL_OF(element, name) FASTNETS_CALL(name)
 #else
 #define FASTNETS_DECLARE(result, name, arguments)      \
   result name##_generic arguments;                     \
@@ -53,6 +56,9 @@
   result name##_avx512 arguments;                     \
   result name##_avx512_bf16 arguments;                \
   result name##_amx_bf16 arguments
+#define FASTNETS_CALL_OF(element, name)                                                             \
+  ((element) == Element::float32 && ::fastnets::active_isa() == Isa::amx_bf16 ? &name##_avx512_bf16 \
+                                                                              : FASTNETS_CALL(name))
 #define FASTNETS_CALL(name) \
   ::fastnets::pick(name##_generic, name##_avx2, name##_avx512, name##_avx512_bf16, name##_amx_bf16)
 #endif

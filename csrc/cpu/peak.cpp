@@ -40,7 +40,7 @@ double multiply_add<Bf16>(long rounds, float*) {
 double FASTNETS_ENTRY(peak_arithmetic)(Element element, long rounds, float* keep) {
   using namespace FASTNETS_LEVEL;
   double operations = 0;
-  with_element(element, [&](auto zero) { operations = multiply_add<decltype(zero)>(rounds, keep); });
+  with_own_element(element, [&](auto zero) { operations = multiply_add<decltype(zero)>(rounds, keep); });
   return operations;
 }
 

@@ -157,14 +157,15 @@ void run_items(const SeparableCall& call, void* scratch, ThreadContext& context)
 int64_t FASTNETS_ENTRY(separable_scratch)(const SeparableCall& call, int threads) {
   using namespace FASTNETS_LEVEL;
   int64_t bytes = 0;
-  with_element(call.depthwise.element,
-               [&](auto zero) { bytes = threads * Plan<decltype(zero)>(call, threads).private_bytes(); });
+  with_own_element(call.depthwise.element,
+                   [&](auto zero) { bytes = threads * Plan<decltype(zero)>(call, threads).private_bytes(); });
   return bytes;
 }
 
 void FASTNETS_ENTRY(separable)(const SeparableCall& call, void* scratch, ThreadContext& context) {
   using namespace FASTNETS_LEVEL;
-  with_element(call.depthwise.element, [&](auto zero) { run_items<decltype(zero)>(call, scratch, context); });
+  with_own_element(call.depthwise.element,
+                   [&](auto zero) { run_items<decltype(zero)>(call, scratch, context); });
   if (call.stream) stream_fence();
   finish(context);
 }

@@ -298,8 +298,8 @@ class PackedConv {
   using KernelFunction = void (*)(const ConvCall&, void*, ThreadContext&);
 
   ScratchFunction scratch_function() const {
-    return algorithm_ == "product"     ? FASTNETS_CALL(conv_product_scratch)
-           : algorithm_ == "strassen"  ? FASTNETS_CALL(conv_product_scratch)
+    return algorithm_ == "product"     ? FASTNETS_CALL_OF(element_, conv_product_scratch)
+           : algorithm_ == "strassen"  ? FASTNETS_CALL_OF(element_, conv_product_scratch)
            : algorithm_ == "direct"    ? FASTNETS_CALL(conv_direct_scratch)
            : algorithm_ == "winograd"  ? FASTNETS_CALL(conv_winograd_scratch)
            : algorithm_ == "planar"    ? FASTNETS_CALL(conv_planar_scratch)
@@ -309,8 +309,8 @@ class PackedConv {
   }
 
   KernelFunction kernel_function() const {
-    return algorithm_ == "product"     ? FASTNETS_CALL(conv_product)
-           : algorithm_ == "strassen"  ? FASTNETS_CALL(conv_product)
+    return algorithm_ == "product"     ? FASTNETS_CALL_OF(element_, conv_product)
+           : algorithm_ == "strassen"  ? FASTNETS_CALL_OF(element_, conv_product)
            : algorithm_ == "direct"    ? FASTNETS_CALL(conv_direct)
            : algorithm_ == "winograd"  ? FASTNETS_CALL(conv_winograd)
            : algorithm_ == "planar"    ? FASTNETS_CALL(conv_planar)

@@ -75,7 +75,8 @@ class PackedProduct {
     retain(py::cast(this));
     submit(
         call, [](auto& c) { return Slots{slot(c.x.data), slot(c.y.data), slot(c.epilogue.residual)}; },
-        FASTNETS_CALL(conv_transpose_scratch), FASTNETS_CALL(conv_transpose), nthreads);
+        FASTNETS_CALL_OF(shape_.element, conv_transpose_scratch),
+        FASTNETS_CALL_OF(shape_.element, conv_transpose), nthreads);
   }
 
  private:

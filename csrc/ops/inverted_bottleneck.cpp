@@ -98,7 +98,8 @@ class PackedInvertedBottleneck {
     retain(py::cast(this));
     submit(
         call, [](auto& c) { return Slots{slot(c.x), slot(c.y), slot(c.after.residual)}; },
-        FASTNETS_CALL(inverted_bottleneck_scratch), FASTNETS_CALL(inverted_bottleneck), nthreads);
+        FASTNETS_CALL_OF(element_, inverted_bottleneck_scratch),
+        FASTNETS_CALL_OF(element_, inverted_bottleneck), nthreads);
   }
 
  private:

@@ -12,7 +12,8 @@ namespace {
 double peak_flops(int nthreads, bool bf16) {
   require(nthreads >= 1, "peak_flops: nthreads is " + std::to_string(nthreads) + ": pass 1 or more");
   constexpr long kRounds = 2'000'000;  // a few milliseconds
-  const auto kernel = FASTNETS_CALL(peak_arithmetic);
+  const Element element = bf16 ? Element::bfloat16 : Element::float32;
+  const auto kernel = FASTNETS_CALL_OF(element, peak_arithmetic);
   const pybind11::gil_scoped_release release;
   double best = 0;
   for (int repeat = 0; repeat < 5; ++repeat) {
@@ -20,7 +21,7 @@ double peak_flops(int nthreads, bool bf16) {
     const auto start = std::chrono::steady_clock::now();
     run_team(nthreads, [&](ThreadContext& context) {
       float keep[16] = {0.5F, 0.25F};
-      const double mine = kernel(bf16 ? Element::bfloat16 : Element::float32, kRounds, keep);
+      const double mine = kernel(element, kRounds, keep);
       if (context.thread == 0) operations = mine * context.threads;
       finish(context);
     });

@@ -96,7 +96,7 @@ class PackedSeparable {
     retain(py::cast(this));
     submit(
         call, [](auto& c) { return Slots{slot(c.depthwise.x), slot(c.y), slot(c.epilogue.residual)}; },
-        FASTNETS_CALL(separable_scratch), FASTNETS_CALL(separable), nthreads);
+        FASTNETS_CALL_OF(element_, separable_scratch), FASTNETS_CALL_OF(element_, separable), nthreads);
   }
 
  private:

@@ -198,6 +198,12 @@ CASES = [
     Case(2, 1, 5, (17, 16), (5, 4), padding=((1, 2), (3, 0))),
     Case(1, 21, 33, (15, 14), (3, 3), stride=2, padding=1, residual=True, activation="leaky"),
     Case(1, 4, 96, (30, 33), (11, 11), stride=4, padding=2),
+    # by tiles: several boxes along each axis, lattices of dilation, blocks of channels, joined taps
+    Case(1, 70, 40, (9, 150), (3, 3), padding=1, residual=True, activation="relu"),
+    Case(1, 33, 34, (7, 40, 12), (3, 3, 3), padding=1, dilation=(1, 2, 1), activation="silu"),
+    Case(1, 40, 70, (21, 26), (3, 5), stride=(2, 1), padding=(2, 4), dilation=(3, 2), residual=True),
+    Case(1, 3, 20, (150, 21), (5, 3), stride=(3, 2), padding=(2, 1), residual=True, activation="leaky"),
+    Case(2, 24, 48, (11, 12), (3, 3), padding=1, groups=2),
     Case(1, 64, 48, (14, 14), (3, 3), stride=(1, 2), padding=1),
     Case(2, 13, 7, (50,), (5,), stride=3, padding=2, dilation=2),
     Case(1, 5, 9, (9, 8, 7), (3, 2, 5), stride=(1, 2, 1), padding=(1, 0, 2), activation="tanh"),
