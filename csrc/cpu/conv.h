@@ -1,7 +1,7 @@
 // Convolution of channels-last tensors by packed weights. One description for 1, 2 and 3 spatial axes:
 // z, y, x, where a missing axis has size 1, kernel 1, stride 1, dilation 1 and no padding.
 //
-// Seven kernels compute it: conv_product.cpp (any), conv_direct.cpp (any of one group, by tiles),
+// Seven kernels compute it: conv_product.cpp (any), conv_direct.cpp (any of bfloat16, by tiles),
 // conv_winograd.cpp (stride 1, kernel 3 along the axes that it transforms and 1 along the others),
 // conv_planar.cpp (few input channels), conv_narrow.cpp (1x1 to few output channels), conv_grouped.cpp (few
 // channels a group) and conv_depthwise.cpp (one). Weights are packed for one of them by conv_pack.cpp.

@@ -18,8 +18,9 @@
 // Level avx512_bf16 has kernels of its own where its instructions pay: those of FASTNETS_DECLARE_BF16, whose
 // sources are BF16_SOURCES in CMakeLists.txt. For all others it calls those of avx512. Likewise level
 // amx_bf16, for bfloat16 alone: FASTNETS_DECLARE_AMX and AMX_SOURCES. For float32 (FASTNETS_CALL_OF) and
-// all others it calls those of avx512_bf16. A build of
-// FASTNETS_ONLY one level has that alone, each kernel of its own; it is refused where the machine lacks it.
+// all others it calls those of avx512_bf16.
+// A build of FASTNETS_ONLY one level has that alone, each kernel of its own; it is refused where the machine
+// lacks it.
 #pragma once
 
 #include "common/cpu_features.h"

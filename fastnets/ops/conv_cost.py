@@ -57,7 +57,8 @@ def direct_cost(shape: ConvShape) -> float:
     multiply = shape.pixels * taps * blocks * 2 * _C.conv_lanes() * vectors(outputs)
     copied = shape.pixels * math.prod(shape.stride) * blocks * _HALO * _GATHER
     fetch = taps * inputs * vectors(outputs) * _FETCH[product_rows()] * shape.itemsize / 4
-    return shape.groups * (multiply / (_C.conv_rate(True) * _PRODUCT_SHARE) + copied + fetch)
+    store = shape.pixels * vectors(outputs) * _TILE_STORE
+    return shape.groups * (multiply / (_C.conv_rate(True) * _PRODUCT_SHARE) + copied + store + fetch)
 
 
 def product_rows() -> int:
