@@ -141,7 +141,8 @@ FASTNETS_INLINE void finish_lines(const SumLines& lines, const ResultLines& resu
   const Vec left_start = left.start(), right_start = right.start();
   const Clamp clamp(epilogue);
   Bf16* const y = target.y + target.channel;
-  const Bf16* const residual = static_cast<const Bf16*>(epilogue.residual) + target.channel;
+  const Bf16* const residual =
+      kResidual ? static_cast<const Bf16*>(epilogue.residual) + target.channel : nullptr;
 #pragma GCC unroll 4
   for (int64_t i = 0; i < results.count; ++i) {
     const float* const line = lines.of[results.line[i] - results.first];
