@@ -95,7 +95,7 @@ struct DirectPlan {
   int64_t phases;                    // of a transposed convolution: an item has all
   int64_t first_input[3];            // transposed: the least input of a tap, for output 0
   int64_t cells[3], box[3], boxes[3];  // of a lattice; outputs of a box, and how many there are
-  int64_t reach[3], extent[3];         // positions of the copy beyond the outputs', and all
+  int64_t reach[3], extent[3] = {};    // positions of the copy beyond the outputs', and all
   int64_t plane, block_size;           // elements of the copy's planes and blocks of channels
   int64_t items, chunks;               // boxes of all; parts of the panels
 
