@@ -6,7 +6,7 @@ namespace {
 int64_t padded(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
 
 template <class T>
-void pack(const ProductWeights& w, const PanelPacking& packing, T* to) {
+void pack(const ProductWeights& w, const ProductPacking& packing, T* to) {
   const int64_t lanes = packing.lanes, steps = packing.steps;
   for (int64_t g = 0; g < w.groups; ++g) {
     for (int64_t first = 0; first < w.cout; first += lanes) {
@@ -26,11 +26,11 @@ void pack(const ProductWeights& w, const PanelPacking& packing, T* to) {
 
 }  // namespace
 
-int64_t panel_elements(const ProductWeights& w, const PanelPacking& packing) {
+int64_t panel_elements(const ProductWeights& w, const ProductPacking& packing) {
   return w.groups * padded(w.cout, packing.lanes) * w.taps * padded(w.cin, packing.depth);
 }
 
-void pack_panels(const ProductWeights& w, const PanelPacking& packing, void* to) {
+void pack_panels(const ProductWeights& w, const ProductPacking& packing, void* to) {
   with_element(w.element, [&](auto zero) { pack(w, packing, static_cast<decltype(zero)*>(to)); });
 }
 

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "common/element.h"
+#include "common/conv_pack.h"
 
 namespace fastnets {
 
@@ -15,13 +15,9 @@ struct ProductWeights {
   int64_t stride[4];
 };
 
-// Packed: [group][block][tap][cin / steps][lanes][steps], where a block is `lanes` output channels and
-// `steps` is conv_steps(element); the last channels, of both, are padded with 0, those of cin to a multiple
-// of `depth`.
-struct PanelPacking {
-  int64_t lanes, steps, depth;
-};
-int64_t panel_elements(const ProductWeights& w, const PanelPacking& packing);
-void pack_panels(const ProductWeights& w, const PanelPacking& packing, void* to);
+// [group][block][tap][cin][lanes][steps], where a block is `lanes` output channels, and cin counts in steps;
+// the last channels, of both, are padded with 0, those of cin to a multiple of `depth`.
+int64_t panel_elements(const ProductWeights& w, const ProductPacking& packing);
+void pack_panels(const ProductWeights& w, const ProductPacking& packing, void* to);
 
 }  // namespace fastnets

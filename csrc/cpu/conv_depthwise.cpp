@@ -113,7 +113,7 @@ int64_t FASTNETS_ENTRY(conv_depthwise_scratch)(const ConvCall& call, int threads
 
 void FASTNETS_ENTRY(conv_depthwise)(const ConvCall& call, void* scratch, ThreadContext& context) {
   using namespace FASTNETS_LEVEL;
-  with_element(call.element, [&](auto zero) { run_items<decltype(zero)>(call, scratch, context); });
+  with_own_element(call.element, [&](auto zero) { run_items<decltype(zero)>(call, scratch, context); });
   if (call.stream) stream_fence();
   finish(context);
 }

@@ -209,7 +209,7 @@ void FASTNETS_ENTRY(conv_planar)(const ConvCall& call, void* scratch, ThreadCont
   using namespace FASTNETS_LEVEL;
   const Plan plan(call);
   const int64_t items = call.shape.batch * call.shape.out[0] * call.shape.out[1] * plan.runs;
-  with_element(call.element, [&](auto zero) {
+  with_own_element(call.element, [&](auto zero) {
     using T = decltype(zero);
     Arena arena(scratch, context.thread * plan.private_bytes());
     Private<T> own{};

@@ -363,7 +363,7 @@ void run(const ConvCall& call, void* scratch, ThreadContext& context) {
 int64_t FASTNETS_ENTRY(conv_winograd_scratch)(const ConvCall& call, int threads) {
   using namespace FASTNETS_LEVEL;
   int64_t bytes = 0;
-  with_element(call.element, [&](auto zero) {
+  with_own_element(call.element, [&](auto zero) {
     const Plan<decltype(zero)> plan(call);
     bytes = plan.shared_bytes() + threads * plan.private_bytes();
   });
@@ -372,7 +372,7 @@ int64_t FASTNETS_ENTRY(conv_winograd_scratch)(const ConvCall& call, int threads)
 
 void FASTNETS_ENTRY(conv_winograd)(const ConvCall& call, void* scratch, ThreadContext& context) {
   using namespace FASTNETS_LEVEL;
-  with_element(call.element, [&](auto zero) { run<decltype(zero)>(call, scratch, context); });
+  with_own_element(call.element, [&](auto zero) { run<decltype(zero)>(call, scratch, context); });
 }
 
 }  // namespace fastnets

@@ -283,7 +283,7 @@ const SegmentKernel<T>* segment_kernels(const RowPlan& plan, bool pair) {
   return plan.step == 1 ? kKernels<T, Shared<5, 1>, 1> : kKernels<T, Shared<5, 2>, 1>;
 }
 
-#if !defined(FASTNETS_LEVEL_amx_bf16) || defined(FASTNETS_ONLY)  // else there are none of float32 (cpu/isa.h)
+#if !defined(FASTNETS_BF16_ALONE)
 template const SegmentKernel<float>* segment_kernels(const RowPlan&, bool);
 #endif
 template const SegmentKernel<Bf16>* segment_kernels(const RowPlan&, bool);

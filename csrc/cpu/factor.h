@@ -122,10 +122,15 @@ constexpr bool kByTiles = sizeof(T) == sizeof(Bf16);
 constexpr bool kByTiles = false;
 #endif
 
-// Calls use(T()) for the T that `element` stands for, of those that this level computes (cpu/isa.h).
+// This level computes bfloat16 alone (cpu/isa.h).
+#if defined(FASTNETS_LEVEL_avx512_bf16) && !defined(FASTNETS_ONLY)
+#define FASTNETS_BF16_ALONE
+#endif
+
+// Calls use(T()) for the T that `element` stands for, of those that this level computes.
 template <class Use>
 FASTNETS_INLINE void with_own_element([[maybe_unused]] Element element, const Use& use) {
-#if defined(FASTNETS_LEVEL_amx_bf16) && !defined(FASTNETS_ONLY)
+#if defined(FASTNETS_BF16_ALONE)
   use(Bf16());
 #else
   with_element(element, use);

@@ -15,12 +15,11 @@
 //   // ops/<op>.cpp, compiled once with the baseline flags: register_<op>(m) and the argument checks
 //   FASTNETS_CALL(my_op)(x, n);
 //
-// Level avx512_bf16 has kernels of its own where its instructions pay: those of FASTNETS_DECLARE_BF16, whose
-// sources are BF16_SOURCES in CMakeLists.txt. For all others it calls those of avx512. Likewise level
-// amx_bf16, for bfloat16 alone: FASTNETS_DECLARE_AMX and AMX_SOURCES. For float32 (FASTNETS_CALL_OF) and
-// all others it calls those of avx512_bf16.
-// A build of FASTNETS_ONLY one level has that alone, each kernel of its own; it is refused where the machine
-// lacks it.
+// Level avx512_bf16 has kernels of its own where its instructions pay, for bfloat16 alone: those of
+// FASTNETS_DECLARE_BF16, whose sources are BF16_SOURCES in CMakeLists.txt. For float32 (FASTNETS_CALL_OF) and
+// all others it calls those of avx512. Likewise level amx_bf16: FASTNETS_DECLARE_AMX and AMX_SOURCES, and for
+// all others of bfloat16 those of avx512_bf16. A build of FASTNETS_ONLY one level has that alone, each kernel
+// of its own; it is refused where the machine lacks it.
 #pragma once
 
 #include "common/cpu_features.h"
@@ -39,27 +38,25 @@
 #define FASTNETS_CALL(name) ::fastnets::pick(FASTNETS_CONCAT(name, FASTNETS_ONLY))
 #define FASTNETS_CALL_OF(element, name) FASTNETS_CALL(name)
 #else
+#define FASTNETS_DECLARE_TO_AVX512(result, name, arguments) \
+  result name##_generic arguments;                          \
+  result name##_avx2 arguments;                             \
+  result name##_avx512 arguments
 #define FASTNETS_DECLARE(result, name, arguments)      \
-  result name##_generic arguments;                     \
-  result name##_avx2 arguments;                        \
-  result name##_avx512 arguments;                      \
+  FASTNETS_DECLARE_TO_AVX512(result, name, arguments); \
   constexpr auto* name##_avx512_bf16 = &name##_avx512; \
   constexpr auto* name##_amx_bf16 = &name##_avx512
 #define FASTNETS_DECLARE_BF16(result, name, arguments) \
-  result name##_generic arguments;                     \
-  result name##_avx2 arguments;                        \
-  result name##_avx512 arguments;                      \
+  FASTNETS_DECLARE_TO_AVX512(result, name, arguments); \
   result name##_avx512_bf16 arguments;                 \
   constexpr auto* name##_amx_bf16 = &name##_avx512_bf16
-#define FASTNETS_DECLARE_AMX(result, name, arguments) \
-  result name##_generic arguments;                    \
-  result name##_avx2 arguments;                       \
-  result name##_avx512 arguments;                     \
-  result name##_avx512_bf16 arguments;                \
+#define FASTNETS_DECLARE_AMX(result, name, arguments)  \
+  FASTNETS_DECLARE_TO_AVX512(result, name, arguments); \
+  result name##_avx512_bf16 arguments;                 \
   result name##_amx_bf16 arguments
-#define FASTNETS_CALL_OF(element, name)                                                             \
-  ((element) == Element::float32 && ::fastnets::active_isa() == Isa::amx_bf16 ? &name##_avx512_bf16 \
-                                                                              : FASTNETS_CALL(name))
+#define FASTNETS_CALL_OF(element, name)                                                     \
+  ((element) == Element::float32 && ::fastnets::active_isa() > Isa::avx512 ? &name##_avx512 \
+                                                                           : FASTNETS_CALL(name))
 #define FASTNETS_CALL(name) \
   ::fastnets::pick(name##_generic, name##_avx2, name##_avx512, name##_avx512_bf16, name##_amx_bf16)
 #endif

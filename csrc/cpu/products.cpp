@@ -73,11 +73,18 @@ const PixelProduct<T, Panel> PixelProducts<Kind, kPacked, T, Panel>::of_rows[] =
   template struct PixelProducts<PanelKind<vectors, Last>, false, Bf16>
 #endif
 
+#if defined(FASTNETS_BF16_ALONE)
+#define FASTNETS_PRODUCTS_FLOAT(vectors, Last) static_assert(kSteps<Bf16> == 2, "float32 is of another level")
+#else
+#define FASTNETS_PRODUCTS_FLOAT(vectors, Last)                          \
+  template struct PixelProducts<PanelKind<vectors, Last>, true, float>; \
+  template struct PixelProducts<PanelKind<vectors, Last>, false, float>
+#endif
+
 // Of each kind of panel: packed rows to a panel (Winograd), and both kinds of rows to pixels.
-#define FASTNETS_PRODUCTS(vectors, Last)                                 \
-  template struct PanelProducts<PanelKind<vectors, Last>, true, float>;  \
-  template struct PixelProducts<PanelKind<vectors, Last>, true, float>;  \
-  template struct PixelProducts<PanelKind<vectors, Last>, false, float>; \
+#define FASTNETS_PRODUCTS(vectors, Last)                                \
+  template struct PanelProducts<PanelKind<vectors, Last>, true, float>; \
+  FASTNETS_PRODUCTS_FLOAT(vectors, Last);                               \
   FASTNETS_PRODUCTS_BF16(vectors, Last)
 
 FASTNETS_PRODUCTS(1, Vec);
@@ -97,12 +104,13 @@ template struct PanelProducts<PanelKind<2, Vec>, true, float, PanelPair<-1>>;
 template struct PanelProducts<PanelKind<2, Vec>, true, float, PanelPair<2>>;
 template struct PanelProducts<PanelKind<2, Vec>, true, float, PanelPair<-2>>;
 
-// Of Strassen's algorithm.
+#if !defined(FASTNETS_BF16_ALONE)  // of Strassen's algorithm
 template struct PanelProducts<PanelKind<2, Vec>, false, float>;
 template struct PanelProducts<PanelKind<2, Vec>, true, float, PanelDifference>;
 template struct PanelProducts<PanelKind<2, Vec>, false, float, PanelDifference>;
 template struct PixelProducts<PanelKind<2, Vec>, true, float, PanelDifference>;
 template struct PixelProducts<PanelKind<2, Vec>, false, float, PanelDifference>;
+#endif
 
 }  // namespace FASTNETS_LEVEL
 }  // namespace fastnets

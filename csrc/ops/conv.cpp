@@ -18,7 +18,7 @@ namespace py = pybind11;
 
 using Axes = std::array<int64_t, 3>;
 
-const char* const kOp = "conv";
+const char* const kConv = "conv";
 
 // The order of the axes that a kernel sees: those whose kernel is 1 come first, so that 3x1 becomes 1x3 and
 // (3, 3, 1) becomes (1, 3, 3). Weights need no change: an axis of size 1 has no place in memory.
@@ -38,7 +38,7 @@ class PackedConv {
   PackedConv(const py::array& weight, int64_t groups, const std::string& algorithm, const Axes& tile,
              bool taps, int nthreads)
       : algorithm_(algorithm), groups_(groups), taps_(taps) {
-    element_ = require_elements(weight, kOp, "weight", 5);
+    element_ = require_elements(weight, kConv, "weight", 5);
     require((weight.flags() & py::array::c_style) != 0, "conv: weight must be contiguous: pass a copy");
     require(groups >= 1 && weight.shape(0) % groups == 0, "conv: groups is " + std::to_string(groups) +
                                                               " and weight has shape " + shape_text(weight) +
@@ -100,16 +100,16 @@ class PackedConv {
            const std::optional<py::array>& scale, const std::optional<py::array>& shift,
            const std::optional<py::array>& residual, int activation, float alpha, float beta,
            const std::optional<py::array>& moments, int64_t block, bool share, bool stream, int nthreads) {
-    require_elements(x, kOp, "x", 5, element_);
+    require_elements(x, kConv, "x", 5, element_);
     ConstAnyPixels from{};
     if (algorithm_ == "planar") {
-      set_sizes(from, x, kOp, "x");
+      set_sizes(from, x, kConv, "x");
     } else {
-      set_geometry(from, x, kOp, "x");
+      set_geometry(from, x, kConv, "x");
     }
     require(out || maxima, "conv: out and maxima are both None: pass one of them");
-    const AnyPixels most = maxima ? any_output(*maxima, kOp, "maxima", element_) : AnyPixels{};
-    const AnyPixels to = out ? any_output(*out, kOp, "out", element_) : nowhere(most, size);
+    const AnyPixels most = maxima ? any_output(*maxima, kConv, "maxima", element_) : AnyPixels{};
+    const AnyPixels to = out ? any_output(*out, kConv, "out", element_) : nowhere(most, size);
     require(nthreads >= 1 && block >= 1, "conv: nthreads and block must be 1 or more");
     ConvCall call{};
     ConvShape& s = call.shape;
@@ -141,14 +141,14 @@ class PackedConv {
     set_strides(from.stride, order_, call.x_stride);
     set_strides(to.stride, order_, call.y_stride);
     if (maxima) {
-      require_maxima(*maxima, to, moments.has_value(), activation_of(activation, kOp));
+      require_maxima(*maxima, to, moments.has_value(), activation_of(activation, kConv));
       require(std::all_of(dilation.begin(), dilation.end(), [](int64_t d) { return d == 1; }),
               "conv: maxima need dilation 1, as their windows are of results that lie together");
       call.maxima = most.data;
       set_strides(most.stride, order_, call.maxima_stride);
     }
     call.weights = weights_.at_least(0);
-    const Epilogue given = epilogue_of(to, scale, shift, residual, activation, alpha, beta, kOp);
+    const Epilogue given = epilogue_of(to, scale, shift, residual, activation, alpha, beta, kConv);
     call.epilogue = given;
     set_strides(given.residual_stride, order_, call.epilogue.residual_stride);
     if (moments) call.epilogue.moments = moments_of(*moments, to, call.epilogue.activation);
@@ -202,8 +202,8 @@ class PackedConv {
   double* moments_of(const py::array& moments, const AnyPixels& y, Activation activation) const {
     require(algorithm_ == "winograd" && element_ == Element::float32 && activation <= Activation::clamp,
             "conv: only winograd makes moments, of float32 results with no activation or one that clamps");
-    require_array<double>(moments, kOp, "moments", 3);
-    require_shape(moments, {y.batch, y.channels, 2}, kOp, "moments", "(batch, cout, 2)");
+    require_array<double>(moments, kConv, "moments", 3);
+    require_shape(moments, {y.batch, y.channels, 2}, kConv, "moments", "(batch, cout, 2)");
     require((moments.flags() & py::array::c_style) != 0 && moments.writeable(),
             "conv: moments must be contiguous and writeable: pass a new array");
     retain(moments);
@@ -301,10 +301,10 @@ class PackedConv {
     return algorithm_ == "product"     ? FASTNETS_CALL_OF(element_, conv_product_scratch)
            : algorithm_ == "strassen"  ? FASTNETS_CALL_OF(element_, conv_product_scratch)
            : algorithm_ == "direct"    ? FASTNETS_CALL(conv_direct_scratch)
-           : algorithm_ == "winograd"  ? FASTNETS_CALL(conv_winograd_scratch)
-           : algorithm_ == "planar"    ? FASTNETS_CALL(conv_planar_scratch)
+           : algorithm_ == "winograd"  ? FASTNETS_CALL_OF(element_, conv_winograd_scratch)
+           : algorithm_ == "planar"    ? FASTNETS_CALL_OF(element_, conv_planar_scratch)
            : algorithm_ == "narrow"    ? FASTNETS_CALL(conv_narrow_scratch)
-           : algorithm_ == "depthwise" ? FASTNETS_CALL(conv_depthwise_scratch)
+           : algorithm_ == "depthwise" ? FASTNETS_CALL_OF(element_, conv_depthwise_scratch)
                                        : FASTNETS_CALL(conv_grouped_scratch);
   }
 
@@ -312,10 +312,10 @@ class PackedConv {
     return algorithm_ == "product"     ? FASTNETS_CALL_OF(element_, conv_product)
            : algorithm_ == "strassen"  ? FASTNETS_CALL_OF(element_, conv_product)
            : algorithm_ == "direct"    ? FASTNETS_CALL(conv_direct)
-           : algorithm_ == "winograd"  ? FASTNETS_CALL(conv_winograd)
-           : algorithm_ == "planar"    ? FASTNETS_CALL(conv_planar)
+           : algorithm_ == "winograd"  ? FASTNETS_CALL_OF(element_, conv_winograd)
+           : algorithm_ == "planar"    ? FASTNETS_CALL_OF(element_, conv_planar)
            : algorithm_ == "narrow"    ? FASTNETS_CALL(conv_narrow)
-           : algorithm_ == "depthwise" ? FASTNETS_CALL(conv_depthwise)
+           : algorithm_ == "depthwise" ? FASTNETS_CALL_OF(element_, conv_depthwise)
                                        : FASTNETS_CALL(conv_grouped);
   }
 

@@ -14,14 +14,14 @@ namespace py = pybind11;
 
 using Axes = std::array<int64_t, 3>;
 
-const char* const kOp = "conv_transpose";
+const char* const kConvTransposeWinograd = "conv_transpose";
 
 class PackedTransposed {
  public:
   // weight: (phases, cout, cin, z, y, x), 2 along the axes that are transposed and 1 along z where it is
   // missing; phases in the order of ConvCall::transposed, the last axis's fastest.
   PackedTransposed(const py::array& weight, const Axes& tile, bool taps, int nthreads) : taps_(taps) {
-    require_array<float>(weight, kOp, "weight", 6);
+    require_array<float>(weight, kConvTransposeWinograd, "weight", 6);
     require((weight.flags() & py::array::c_style) != 0,
             "conv_transpose: weight must be contiguous: pass a copy");
     const int64_t phases = weight.shape(0);
@@ -59,9 +59,9 @@ class PackedTransposed {
            bool share, bool stream, int nthreads) {
     ConvCall call{};
     ConvShape& s = call.shape;
-    call.element = require_elements(x, kOp, "x", 5);
-    const ConstAnyPixels from = any_input(x, kOp, "x", call.element);
-    const AnyPixels to = any_output(out, kOp, "out", call.element);
+    call.element = require_elements(x, kConvTransposeWinograd, "x", 5);
+    const ConstAnyPixels from = any_input(x, kConvTransposeWinograd, "x", call.element);
+    const AnyPixels to = any_output(out, kConvTransposeWinograd, "out", call.element);
     require(from.channels == cin_,
             "conv_transpose: x has shape " + shape_text(x) + ": pass " + std::to_string(cin_) + " channels");
     s.batch = from.batch, s.cin = cin_, s.cout = cout_, s.groups = 1;
@@ -80,7 +80,7 @@ class PackedTransposed {
     std::copy_n(from.stride, 4, call.x_stride);
     std::copy_n(to.stride, 4, call.y_stride);
     call.weights = weights_.at_least(0);
-    call.epilogue = epilogue_of(to, scale, shift, residual, activation, alpha, beta, kOp);
+    call.epilogue = epilogue_of(to, scale, shift, residual, activation, alpha, beta, kConvTransposeWinograd);
     if (border) call.border = border_of(*border);
     call.block = std::max<int64_t>(1, std::min(block, s.out_pixels()));
     call.transposed = true, call.taps = taps_, call.share = share;
@@ -91,14 +91,15 @@ class PackedTransposed {
     retain(py::cast(this));
     submit(
         call, [](auto& c) { return Slots{slot(c.x), slot(c.y), slot(c.epilogue.residual)}; },
-        FASTNETS_CALL(conv_winograd_scratch), FASTNETS_CALL(conv_winograd), nthreads);
+        FASTNETS_CALL_OF(call.element, conv_winograd_scratch), FASTNETS_CALL_OF(call.element, conv_winograd),
+        nthreads);
   }
 
  private:
   const float* border_of(const py::array& border) const {
-    require_array<float>(border, kOp, "border", 4);
-    require_shape(border, {2 * kernel_[0] - 1, 2 * kernel_[1] - 1, 2 * kernel_[2] - 1, cout_}, kOp, "border",
-                  "3 an axis and cout");
+    require_array<float>(border, kConvTransposeWinograd, "border", 4);
+    require_shape(border, {2 * kernel_[0] - 1, 2 * kernel_[1] - 1, 2 * kernel_[2] - 1, cout_},
+                  kConvTransposeWinograd, "border", "3 an axis and cout");
     require((border.flags() & py::array::c_style) != 0,
             "conv_transpose: border must be contiguous: pass a copy");
     retain(border);

@@ -18,18 +18,19 @@ namespace {
 
 namespace py = pybind11;
 
-using Axes = std::array<int64_t, 2>;
-using Terms = std::tuple<std::optional<py::array>, int, float, float>;  // shift, activation, its parameters
+using Pair = std::array<int64_t, 2>;
+using InnerTerms =
+    std::tuple<std::optional<py::array>, int, float, float>;  // shift, activation, its parameters
 
-const char* const kOp = "inverted_bottleneck";
+const char* const kInvertedBottleneck = "inverted_bottleneck";
 
 class PackedInvertedBottleneck {
  public:
   PackedInvertedBottleneck(const py::array& expand, const py::array& depthwise, const py::array& project,
                            int nthreads) {
-    element_ = require_elements(expand, kOp, "expand", 2);
-    require_elements(depthwise, kOp, "depthwise", 4, element_);
-    require_elements(project, kOp, "project", 2, element_);
+    element_ = require_elements(expand, kInvertedBottleneck, "expand", 2);
+    require_elements(depthwise, kInvertedBottleneck, "depthwise", 4, element_);
+    require_elements(project, kInvertedBottleneck, "project", 2, element_);
     require((expand.flags() & depthwise.flags() & project.flags() & py::array::c_style) != 0,
             "inverted_bottleneck: the weights must be contiguous: pass copies");
     middle_ = depthwise.shape(0), cin_ = expand.shape(1), cout_ = project.shape(0);
@@ -61,11 +62,11 @@ class PackedInvertedBottleneck {
 
   int64_t bytes() const { return bytes_; }
 
-  void run(const py::array& x, const py::array& out, const Axes& stride_of, const Axes& pad,
-           const Terms& before, const Terms& between, const Terms& after,
+  void run(const py::array& x, const py::array& out, const Pair& stride_of, const Pair& pad,
+           const InnerTerms& before, const InnerTerms& between, const InnerTerms& after,
            const std::optional<py::array>& residual, bool stream, int nthreads) const {
-    const ConstAnyPixels from = any_input(x, kOp, "x", element_);
-    const AnyPixels to = any_output(out, kOp, "out", element_);
+    const ConstAnyPixels from = any_input(x, kInvertedBottleneck, "x", element_);
+    const AnyPixels to = any_output(out, kInvertedBottleneck, "out", element_);
     require(nthreads >= 1, "inverted_bottleneck: nthreads must be 1 or more");
     require(from.channels == cin_ && to.channels == cout_ && from.batch == to.batch,
             "inverted_bottleneck: x has shape " + shape_text(x) + " and out " + shape_text(out) + ": pass " +
@@ -103,14 +104,15 @@ class PackedInvertedBottleneck {
   }
 
  private:
-  static Epilogue terms_of(const Terms& terms, const AnyPixels& y, const std::optional<py::array>& residual) {
+  static Epilogue terms_of(const InnerTerms& terms, const AnyPixels& y,
+                           const std::optional<py::array>& residual) {
     const auto& [shift, activation, alpha, beta] = terms;
-    return epilogue_of(y, std::nullopt, shift, residual, activation, alpha, beta, kOp);
+    return epilogue_of(y, std::nullopt, shift, residual, activation, alpha, beta, kInvertedBottleneck);
   }
 
   Element element_;
   int64_t cin_, middle_, cout_;
-  Axes kernel_;
+  Pair kernel_;
   int64_t bytes_ = 0;
   Buffer weights_;
   void* expand_;

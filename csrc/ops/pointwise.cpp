@@ -8,17 +8,17 @@ namespace {
 
 namespace py = pybind11;
 
-const char* const kOp = "pointwise";
+const char* const kPointwise = "pointwise";
 
 void pointwise(const py::array& x, const py::array& out, const std::optional<py::array>& scale,
                const std::optional<py::array>& shift, const std::optional<py::array>& residual,
                int activation, float alpha, float beta, int nthreads) {
   PointwiseCall call{};
-  call.x = any_input(x, kOp, "x");
-  call.y = any_output(out, kOp, "out");
-  require_same_channels(call.x, call.y, kOp);
-  require_same_size(call.x, call.y, kOp);
-  call.epilogue = epilogue_of(call.y, scale, shift, residual, activation, alpha, beta, kOp);
+  call.x = any_input(x, kPointwise, "x");
+  call.y = any_output(out, kPointwise, "out");
+  require_same_channels(call.x, call.y, kPointwise);
+  require_same_size(call.x, call.y, kPointwise);
+  call.epilogue = epilogue_of(call.y, scale, shift, residual, activation, alpha, beta, kPointwise);
   if (x.size() == 0) return;
   if (x.size() < kParallelElements) nthreads = 1;
   submit(
@@ -29,7 +29,7 @@ void pointwise(const py::array& x, const py::array& out, const std::optional<py:
 }  // namespace
 
 void register_pointwise(py::module_& m) {
-  m.def(kOp, &pointwise, py::arg("x"), py::arg("out"), py::arg("scale"), py::arg("shift"),
+  m.def(kPointwise, &pointwise, py::arg("x"), py::arg("out"), py::arg("scale"), py::arg("shift"),
         py::arg("residual"), py::arg("activation"), py::arg("alpha"), py::arg("beta"), py::arg("nthreads"));
 }
 

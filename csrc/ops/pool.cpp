@@ -12,7 +12,7 @@ namespace py = pybind11;
 
 using Axes = std::array<int64_t, 3>;
 
-const char* const kOp = "pool";
+const char* const kPool = "pool";
 
 bool is_global(const PoolCall& c) {
   bool whole = !c.adaptive;
@@ -25,17 +25,17 @@ void pool(const py::array& x, const py::array& out, const Axes& window, const Ax
           const Axes& pad, const Axes& dilation, bool average, bool count_pad, float divisor, bool adaptive,
           int nthreads) {
   PoolCall call{};
-  call.x = any_input(x, kOp, "x");
-  call.y = any_output(out, kOp, "out", call.x.element);
-  require_same_channels(call.x, call.y, kOp);
+  call.x = any_input(x, kPool, "x");
+  call.y = any_output(out, kPool, "out", call.x.element);
+  require_same_channels(call.x, call.y, kPool);
   for (int i = 0; i < 3; ++i) {
     call.window[i] = window[i], call.stride[i] = stride_of[i], call.pad[i] = pad[i],
     call.dilation[i] = dilation[i];
     require(window[i] >= 1 && stride_of[i] >= 1 && dilation[i] >= 1 && pad[i] >= 0 &&
                 (!average || dilation[i] == 1),
-            std::string(kOp) +
+            std::string(kPool) +
                 ": window, stride, dilation are 1 or more, padding 0 or more, and averages undilated");
-    require(call.x.size[i] > 0 || out.size() == 0, std::string(kOp) + ": x has no pixels: pass some");
+    require(call.x.size[i] > 0 || out.size() == 0, std::string(kPool) + ": x has no pixels: pass some");
   }
   if (out.size() == 0) return;
   call.average = average, call.count_pad = count_pad, call.divisor = divisor, call.adaptive = adaptive;
@@ -51,7 +51,7 @@ void pool(const py::array& x, const py::array& out, const Axes& window, const Ax
 }  // namespace
 
 void register_pool(py::module_& m) {
-  m.def(kOp, &pool, py::arg("x"), py::arg("out"), py::arg("window"), py::arg("stride"), py::arg("pad"),
+  m.def(kPool, &pool, py::arg("x"), py::arg("out"), py::arg("window"), py::arg("stride"), py::arg("pad"),
         py::arg("dilation"), py::arg("average"), py::arg("count_pad"), py::arg("divisor"),
         py::arg("adaptive"), py::arg("nthreads"));
 }

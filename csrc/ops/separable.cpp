@@ -19,15 +19,15 @@ namespace py = pybind11;
 
 using Axes = std::array<int64_t, 3>;
 // scale, shift, activation and its two parameters
-using Terms = std::tuple<std::optional<py::array>, std::optional<py::array>, int, float, float>;
+using SeparableTerms = std::tuple<std::optional<py::array>, std::optional<py::array>, int, float, float>;
 
-const char* const kOp = "separable";
+const char* const kSeparable = "separable";
 
 class PackedSeparable {
  public:
   PackedSeparable(const py::array& depthwise, const py::array& pointwise, int nthreads) {
-    element_ = require_elements(depthwise, kOp, "depthwise", 5);
-    require_elements(pointwise, kOp, "pointwise", 2, element_);
+    element_ = require_elements(depthwise, kSeparable, "depthwise", 5);
+    require_elements(pointwise, kSeparable, "pointwise", 2, element_);
     require((depthwise.flags() & pointwise.flags() & py::array::c_style) != 0,
             "separable: the weights must be contiguous: pass copies");
     middle_ = depthwise.shape(0), cout_ = pointwise.shape(0);
@@ -56,11 +56,11 @@ class PackedSeparable {
   int64_t bytes() const { return bytes_; }
 
   void run(const py::array& x, const py::array& out, const Axes& stride_of, const Axes& pad,
-           const Axes& dilation, const Terms& between, const Terms& after,
+           const Axes& dilation, const SeparableTerms& between, const SeparableTerms& after,
            const std::optional<py::array>& residual, int64_t block, bool strassen, bool stream,
            int nthreads) const {
-    const ConstAnyPixels from = any_input(x, kOp, "x", element_);
-    const AnyPixels to = any_output(out, kOp, "out", element_);
+    const ConstAnyPixels from = any_input(x, kSeparable, "x", element_);
+    const AnyPixels to = any_output(out, kSeparable, "out", element_);
     require(nthreads >= 1 && block >= 1, "separable: nthreads and block must be 1 or more");
     require(!strassen || element_ == Element::float32, "separable: strassen needs float32");
     SeparableCall call{};
@@ -100,9 +100,10 @@ class PackedSeparable {
   }
 
  private:
-  static Epilogue terms_of(const Terms& terms, const AnyPixels& y, const std::optional<py::array>& residual) {
+  static Epilogue terms_of(const SeparableTerms& terms, const AnyPixels& y,
+                           const std::optional<py::array>& residual) {
     const auto& [scale, shift, activation, alpha, beta] = terms;
-    return epilogue_of(y, scale, shift, residual, activation, alpha, beta, kOp);
+    return epilogue_of(y, scale, shift, residual, activation, alpha, beta, kSeparable);
   }
 
   Element element_;

@@ -12,7 +12,7 @@ namespace {
 
 namespace py = pybind11;
 
-const char* const kOp = "window_accumulate";
+const char* const kWindowAccumulate = "window_accumulate";
 
 // Below this many elements a call costs less than waking the other threads.
 constexpr int64_t kParallelElements = 1 << 15;
@@ -33,21 +33,23 @@ struct Weights {
     if (static_cast<int>(given.size()) == axes) {
       for (int k = 0; k < axes; ++k) {
         const std::string name = "weights[" + std::to_string(k) + "]";
-        require_array<float>(given[k], kOp, name, 1);
-        require_shape(given[k], {windows.shape[5 - axes + k]}, kOp, name, "one weight a position");
+        require_array<float>(given[k], kWindowAccumulate, name, 1);
+        require_shape(given[k], {windows.shape[5 - axes + k]}, kWindowAccumulate, name,
+                      "one weight a position");
       }
       if (axes > 2) append(z, given[0]);
       if (axes > 1) append(y, given[axes - 2]);
       append(rows, given[axes - 1], repeat);
       return;
     }
-    require(given.size() == 1, std::string(kOp) + ": weights has " + std::to_string(given.size()) +
+    require(given.size() == 1, std::string(kWindowAccumulate) + ": weights has " +
+                                   std::to_string(given.size()) +
                                    " arrays: pass one vector an axis, or one array");
-    require_array<float>(given[0], kOp, "weights[0]", axes);
+    require_array<float>(given[0], kWindowAccumulate, "weights[0]", axes);
     for (int k = 0; k < axes; ++k) {
-      require(given[0].shape(k) == windows.shape[5 - axes + k], std::string(kOp) + ": weights[0] has shape " +
-                                                                    shape_text(given[0]) +
-                                                                    ": pass the size of the windows");
+      require(given[0].shape(k) == windows.shape[5 - axes + k],
+              std::string(kWindowAccumulate) + ": weights[0] has shape " + shape_text(given[0]) +
+                  ": pass the size of the windows");
     }
     floor = std::numeric_limits<float>::lowest();
     rows.reserve(static_cast<size_t>(depth * height * width * repeat));
@@ -69,19 +71,22 @@ struct Weights {
 
 void window_accumulate(py::array out, const py::array& windows, const py::array& starts,
                        const std::vector<py::array>& weights, float floor, int nthreads) {
-  require_array<float>(out, kOp, "out", static_cast<int>(out.ndim()));
-  require_array<float>(windows, kOp, "windows", static_cast<int>(out.ndim()));
-  require(out.writeable(), std::string(kOp) + ": out is read-only: pass an array that can be written");
-  require(nthreads >= 1, std::string(kOp) + ": nthreads is " + std::to_string(nthreads) + ": pass 1 or more");
-  const Windowed to(out, kOp, "out"), from(windows, kOp, "windows");
+  require_array<float>(out, kWindowAccumulate, "out", static_cast<int>(out.ndim()));
+  require_array<float>(windows, kWindowAccumulate, "windows", static_cast<int>(out.ndim()));
+  require(out.writeable(),
+          std::string(kWindowAccumulate) + ": out is read-only: pass an array that can be written");
+  require(nthreads >= 1,
+          std::string(kWindowAccumulate) + ": nthreads is " + std::to_string(nthreads) + ": pass 1 or more");
+  const Windowed to(out, kWindowAccumulate, "out"), from(windows, kWindowAccumulate, "windows");
   const int axes = static_cast<int>(out.ndim()) - 2;
-  const std::vector<int64_t> places = window_starts(starts, to, from, axes, kOp);
+  const std::vector<int64_t> places = window_starts(starts, to, from, axes, kWindowAccumulate);
   if (from.empty()) return;
   for (int axis = 0; axis < 5; ++axis) {
-    require(to.shape[axis] == 1 || to.strides[axis] > 0,
-            std::string(kOp) + ": out repeats its elements: pass a tensor that is not expanded");
+    require(
+        to.shape[axis] == 1 || to.strides[axis] > 0,
+        std::string(kWindowAccumulate) + ": out repeats its elements: pass a tensor that is not expanded");
   }
-  const bool pixels = runs_hold_channels(to, from, kOp);
+  const bool pixels = runs_hold_channels(to, from, kWindowAccumulate);
   const int64_t channels = from.shape[1];
   const Weights weight(weights, from, axes, pixels ? channels : 1, floor);
 
@@ -118,8 +123,8 @@ void window_accumulate(py::array out, const py::array& windows, const py::array&
 }  // namespace
 
 void register_window_accumulate(py::module_& m) {
-  m.def(kOp, &window_accumulate, py::arg("out"), py::arg("windows"), py::arg("starts"), py::arg("weights"),
-        py::arg("floor"), py::arg("nthreads"));
+  m.def(kWindowAccumulate, &window_accumulate, py::arg("out"), py::arg("windows"), py::arg("starts"),
+        py::arg("weights"), py::arg("floor"), py::arg("nthreads"));
 }
 
 }  // namespace fastnets

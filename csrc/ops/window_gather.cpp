@@ -10,25 +10,28 @@ namespace {
 
 namespace py = pybind11;
 
-const char* const kOp = "window_gather";
+const char* const kWindowGather = "window_gather";
 
 constexpr int64_t kParallelBytes = 1 << 17;
 
 void window_gather(py::array windows, const py::array& image, const py::array& starts, int nthreads) {
   require(windows.dtype().equal(image.dtype()) && windows.ndim() == image.ndim(),
-          std::string(kOp) + ": windows and image differ in dtype or in the number of axes: pass the same");
+          std::string(kWindowGather) +
+              ": windows and image differ in dtype or in the number of axes: pass the same");
   require(windows.writeable(),
-          std::string(kOp) + ": windows is read-only: pass an array that can be written");
-  require(nthreads >= 1, std::string(kOp) + ": nthreads is " + std::to_string(nthreads) + ": pass 1 or more");
-  const Windowed to(windows, kOp, "windows"), from(image, kOp, "image");
+          std::string(kWindowGather) + ": windows is read-only: pass an array that can be written");
+  require(nthreads >= 1,
+          std::string(kWindowGather) + ": nthreads is " + std::to_string(nthreads) + ": pass 1 or more");
+  const Windowed to(windows, kWindowGather, "windows"), from(image, kWindowGather, "image");
   const std::vector<int64_t> places =
-      window_starts(starts, from, to, static_cast<int>(image.ndim()) - 2, kOp);
+      window_starts(starts, from, to, static_cast<int>(image.ndim()) - 2, kWindowGather);
   if (to.empty()) return;
   for (int axis = 0; axis < 5; ++axis) {
-    require(to.shape[axis] == 1 || to.strides[axis] > 0,
-            std::string(kOp) + ": windows repeats its elements: pass a tensor that is not expanded");
+    require(
+        to.shape[axis] == 1 || to.strides[axis] > 0,
+        std::string(kWindowGather) + ": windows repeats its elements: pass a tensor that is not expanded");
   }
-  const bool pixels = runs_hold_channels(to, from, kOp);
+  const bool pixels = runs_hold_channels(to, from, kWindowGather);
   const int64_t item = image.itemsize(), lines = pixels ? 1 : to.shape[1];
   const int64_t bytes = item * to.shape[4] * (pixels ? to.shape[1] : 1);
   auto* const target = static_cast<char*>(windows.mutable_data());
@@ -55,7 +58,8 @@ void window_gather(py::array windows, const py::array& image, const py::array& s
 }  // namespace
 
 void register_window_gather(py::module_& m) {
-  m.def(kOp, &window_gather, py::arg("windows"), py::arg("image"), py::arg("starts"), py::arg("nthreads"));
+  m.def(kWindowGather, &window_gather, py::arg("windows"), py::arg("image"), py::arg("starts"),
+        py::arg("nthreads"));
 }
 
 }  // namespace fastnets

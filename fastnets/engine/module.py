@@ -240,9 +240,14 @@ class Optimized(nn.Module):
         return explain(plan, inputs, runs=runs)
 
     def peak_memory(self, *shapes: tuple[int, ...]) -> int:
-        """Bytes that one run on inputs of `shapes` takes beside the weights."""
-        dtype = next((w.dtype for w in self._weights if w.is_floating_point()), torch.float32)
-        return self.plan_for(*(torch.empty(shape, dtype=dtype) for shape in shapes)).peak_bytes
+        """Bytes that one run on inputs of `shapes` takes beside the weights; of the dtypes that it has run on, or else
+        those of the weights."""
+        known = next((kinds for kinds, _ in reversed(self._graphs)), ())
+        dtypes = [kind[1] for kind in known if isinstance(kind, tuple)]
+        if len(dtypes) != len(shapes):
+            weights = (w.dtype for w in self._weights if w.is_floating_point())
+            dtypes = [next(weights, torch.float32)] * len(shapes)
+        return self.plan_for(*(torch.empty(s, dtype=d) for s, d in zip(shapes, dtypes, strict=True))).peak_bytes
 
     def train(self, mode: bool = True) -> Optimized:
         """Raises InputError for mode True: an optimized network is for inference."""
