@@ -109,23 +109,22 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
 
 
 @lru_cache(maxsize=1)  # implementations and placements of a case follow each other
-def _expected(module: ModuleType, case: Any, dtype: torch.dtype) -> Tensor:
+def _call_and_expected(module: ModuleType, case: Any, dtype: torch.dtype) -> tuple[Any, Tensor]:
     call = module.make(case, seed=0)
-    expected: Tensor = module.OP.reference(in_float64(call if dtype == torch.float32 else in_dtype(call, dtype)))
-    return expected
+    call = call if dtype == torch.float32 else in_dtype(call, dtype)
+    return call, module.OP.reference(in_float64(call))
 
 
 def check(
     module: ModuleType, case: Any, implementation: str, placement: str, dtype: torch.dtype = torch.float32
 ) -> str | None:
     """Compare with the reference; the sentence by which the implementation refuses, if it does."""
-    call = module.make(case, seed=0)
-    call = placed(call if dtype == torch.float32 else in_dtype(call, dtype), placement)
+    call, expected = _call_and_expected(module, case, dtype)
+    call = placed(call, placement)
     chosen = next(i for i in module.OP.implementations if i.name == implementation)
     refusal = chosen.can_run(call)
     if refusal is not None:
         return str(refusal)
-    expected = _expected(module, case, dtype)
     limit = module.tolerance(case, implementation) if dtype == torch.float32 else BF16_TOLERANCE
     with poisoned():
         results = []
