@@ -5,8 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
 WHEEL = $$(echo build/wheel/fastnets-*.whl)
-KERNEL_TESTS = tests/test_ops.py tests/test_threads.py tests/test_window_accumulate.py tests/test_window_gather.py \
-  -k 'not every_isa_level'
+KERNEL_TESTS = tests/test_ops.py tests/test_threads.py tests/test_window_accumulate.py tests/test_window_gather.py
 PARALLEL = -n 2 --dist worksteal
 SOURCES = $(shell find csrc kernels fastnets -type f -not -name '*.pyc') pyproject.toml
 
@@ -66,7 +65,7 @@ sanitize: $(VENV)/.test
 	ASAN_OPTIONS=detect_leaks=0 \
 	PYTHONPATH=build/sanitize/site:$$($(VENV)/bin/python -c 'import site; print(site.getsitepackages()[0])') \
 	$$($(VENV)/bin/python -c 'import sys; print(sys._base_executable)') -P -S -m pytest -q -p no:cacheprovider \
-	  $(PARALLEL) $(KERNEL_TESTS) -k 'not every_isa_level and not torch'
+	  $(PARALLEL) $(KERNEL_TESTS) -k 'not torch'
 
 $(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from harness import poisoned, relative_error, thread_count
@@ -149,13 +145,3 @@ def test_other_pools_stay() -> None:
         assert any(row.kernel.startswith("pool") for row in optimized.explain(x).rows)
         with torch.no_grad():
             assert relative_error(optimized(x), model(x)) <= 1e-4
-
-
-@pytest.mark.parametrize("level", _C.available_isas())
-def test_every_isa_level(level: str) -> None:
-    if os.environ.get("FASTNETS_ISA") or level == _C.active_isa():
-        pytest.skip("this process runs at that level, or was told its level")
-    command = [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-k", "tile or network or number", __file__]
-    environment = {**os.environ, "FASTNETS_ISA": level}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -13,7 +10,6 @@ from harness import relative_error, thread_count
 from torch import Tensor, nn
 
 import fastnets
-from fastnets import _C
 from fastnets.engine.kernels import Moments
 from fastnets.ops import PackedConv, conv_choice, conv_refusals
 from fastnets.ops.conv_choice import ConvConfig
@@ -128,25 +124,3 @@ def test_a_norm_writes_over_what_it_normalizes() -> None:
     storage = optimized.plan_for(x).storage
     conv, norm = (n for n in optimized.plan_for(x).graph.nodes if n.op != "input" and n.shape[1] == 16)
     assert storage.buffer_of[conv] is storage.buffer_of[norm]
-
-
-@pytest.mark.parametrize("level", _C.available_isas())
-def test_every_isa_level(level: str) -> None:
-    """The same tests in a process of that level."""
-    if os.environ.get("FASTNETS_ISA") or level == _C.active_isa():
-        pytest.skip("this process runs at that level, or was told its level")
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-k",
-        "of_ or norms or outlier",
-        "--no-header",
-        __file__,
-    ]
-    environment = {**os.environ, "FASTNETS_ISA": level}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr

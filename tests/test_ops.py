@@ -1,8 +1,5 @@
-"""Every implementation of every op in tests/cases, at every ISA level, against float64."""
+"""Every implementation of every op in tests/cases against float64; tests/test_isa_levels.py: at every ISA level."""
 
-import os
-import subprocess
-import sys
 from types import ModuleType
 from typing import Any
 
@@ -10,7 +7,6 @@ import pytest
 import torch
 from harness import PLACEMENTS, check, modules
 
-from fastnets import _C
 from fastnets.errors import InputError
 
 DTYPES = {torch.float32: "", torch.bfloat16: "-bf16"}
@@ -37,18 +33,6 @@ def test_equals_the_reference(module: ModuleType, case: Any, implementation: str
 def test_some_kernel_runs_each_case(module: ModuleType) -> None:
     for case in module.CASES:
         assert module.OP.choose(module.make(case, seed=0)).name != "torch", case.name
-
-
-@pytest.mark.parametrize("level", _C.available_isas())
-def test_every_isa_level(level: str) -> None:
-    """The same tests in a process of that level, which is chosen once per process; torch knows nothing of it."""
-    if os.environ.get("FASTNETS_ISA") or level == _C.active_isa():
-        pytest.skip("this process runs at that level, or was told its level")
-    chosen = "equals_the_reference and not torch"
-    command = [sys.executable, "-P", "-m", "pytest", "-q", "-x", "-k", chosen, "--no-header", __file__]
-    environment = {**os.environ, "FASTNETS_ISA": level}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("module", modules(), ids=lambda module: module.OP.name)

@@ -1,8 +1,5 @@
 """window_accumulate: every implementation and ISA level against float64."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -65,21 +62,6 @@ def test_does_not_round_the_least_weight() -> None:
     vectors = [torch.tensor([1.0, 0.0]), torch.tensor([1.0, 0.5])]
     window_accumulate(out, torch.ones(1, 1, 2, 2), torch.tensor([[0, 0, 0]]), vectors, floor=0.25)
     assert out.tolist() == [[[[1.0, 0.5], [0.25, 0.25]]]]
-
-
-@pytest.mark.parametrize("level", _C.available_isas())
-def test_every_isa_level(level: str) -> None:
-    """The tests of this file that run the kernel, at another level: the level is chosen once a process."""
-    if level == _C.active_isa():
-        pytest.skip(f"{level} is the level of this process")
-    if os.environ.get("FASTNETS_ISA"):
-        pytest.skip("a run at one level, maybe of this very test")
-    chosen = "reference or surroundings or threads or layout or shapes"
-    command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", chosen]
-    done = subprocess.run(
-        command, env={**os.environ, "FASTNETS_ISA": level}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.usefixtures("_restored_threads")
