@@ -77,8 +77,7 @@ void find_steps(const DirectPlan& plan, const Private& own) {
 FASTNETS_INLINE void copy_line(T* to, const T* from, int64_t step, int64_t count, int64_t channels) {
   const int64_t columns = least(channels, kColumns<T>);
   for (int64_t i = 0; i < count; ++i, from += step, to += kColumns<T>) {
-    if (columns < kColumns<T>) std::memset(to, 0, kColumns<T> * sizeof(T));
-    move_columns(to, from, columns);
+    move_padded(to, from, columns, kColumns<T>);
   }
 }
 

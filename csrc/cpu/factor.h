@@ -170,5 +170,17 @@ FASTNETS_INLINE void move_columns(T* to, const T* from, int64_t n) {
   std::memcpy(to, from, sizeof(T) * static_cast<size_t>(n));
 }
 
+// The same, with zeros up to `whole` <= kColumns<T> elements.
+template <class T>
+FASTNETS_INLINE void move_padded(T* to, const T* from, int64_t n, int64_t whole) {
+#if defined(FASTNETS_LEVEL_avx512)
+  if constexpr (sizeof(T) == 2) {
+    const auto first = [](int64_t count) { return static_cast<__mmask32>((uint64_t{1} << count) - 1); };
+    return _mm512_mask_storeu_epi16(to, first(whole), _mm512_maskz_loadu_epi16(first(n), from));
+  }
+#endif
+  for (int64_t k = 0; k < whole; ++k) to[k] = k < n ? from[k] : T{};
+}
+
 }  // namespace FASTNETS_LEVEL
 }  // namespace fastnets

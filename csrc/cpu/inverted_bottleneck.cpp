@@ -80,33 +80,19 @@ struct Plan {
     const int64_t most_columns = most(kLeastColumns, kTileBytes / bytes);
     return ceil_div(s.out[2], most(1, ceil_div(s.out[2], most_columns)));
   }
-  // Lines of x, to whole factors, or where a product of tiles would read past their end.
-  FASTNETS_INLINE bool aligns() const {
-    return depth != call.cin || (kByTiles<T> && (call.shape.in[2] < kTileRows || tiles > 1));
-  }
   FASTNETS_INLINE int64_t ring_elements() const { return panels * ring_rows * row.s.in[2] * kLanes; }
-  FASTNETS_INLINE int64_t aligned_elements() const {
-    return aligns() ? most(row.s.in[2], kByTiles<T> ? kTileRows : 0) * depth : 0;
+  FASTNETS_INLINE int64_t step_inputs() const { return ring_rows * row.s.in[2]; }
+  // Of copied pixels: to whole factors, or where a product of tiles would read past their end.
+  FASTNETS_INLINE int64_t copied_elements() const {
+    if (kByTiles<T>) return most(step_inputs(), kTileRows) * depth;
+    return depth == call.cin ? 0 : step_inputs() * depth;
   }
   FASTNETS_INLINE int64_t panel_pixels() const { return step * pair_rows * columns; }
   FASTNETS_INLINE int64_t private_bytes() const {
     return row.bytes() + PixelPanel<T>::bytes(middle, panel_pixels()) + slice_bytes<T>(ring_elements()) +
-           slice_bytes<T>(ring_rows * aligned_elements());
+           slice_bytes<T>(copied_elements()) + slice_bytes<int64_t>(step_inputs());
   }
 };
-
-constexpr int kMostRows = kMaxRows < 2 * kTileRows ? static_cast<int>(2 * kTileRows) : kMaxRows;
-
-// Where the pixels of a product go in a ring row.
-struct RingOffsets {
-  int64_t of[kMostRows];
-};
-constexpr RingOffsets ring_offsets() {
-  RingOffsets offsets{};
-  for (int i = 0; i < kMostRows; ++i) offsets.of[i] = i * kLanes;
-  return offsets;
-}
-constexpr RingOffsets kRingOffsets = ring_offsets();
 
 // A tile, in the memory of a thread.
 template <class T>
@@ -119,7 +105,10 @@ struct Tile {
   Arena arena;
   RowTables<T> tables;
   PixelPanel<T> panel;
-  T *ring, *aligned;
+  T *ring, *copied;
+  int64_t* in_ring;              // of each input pixel of a step, where its channels go
+  Rows<T> input{};               // these pixels
+  int64_t run_lines = 0;         // so many lines of them are one product
   int64_t ring_row, ring_panel;  // elements of them
   int64_t first, last;           // columns of a ring row that are inside of the image
   int64_t ready = 0;             // the ring has the input rows before this one
@@ -135,7 +124,8 @@ struct Tile {
         tables(row, arena),
         panel(p.middle, p.panel_pixels(), arena),
         ring(arena.take<T>(p.ring_elements())),
-        aligned(arena.take<T>(p.ring_rows * p.aligned_elements())),
+        copied(arena.take<T>(p.copied_elements())),
+        in_ring(arena.take<int64_t>(p.step_inputs())),
         ring_row(row.s.in[2] * kLanes),
         ring_panel(p.ring_rows * ring_row) {
     const int64_t left = input_column();
@@ -151,40 +141,52 @@ struct Tile {
     return ring + i * ring_panel + y % plan.ring_rows * ring_row;
   }
 
-  // The columns of an input row that the ring holds, as the rows of a product.
-  FASTNETS_INLINE Rows<T> input_line(int64_t y) const {
-    if (plan.aligns())
-      return {aligned + y % plan.ring_rows * plan.aligned_elements(), kColumns<T>, plan.depth};
-    const int64_t* stride = call.x_stride;
-    const int64_t column = input_column() + first;
-    const T* const line = static_cast<const T*>(call.x) + image * stride[0] + y * stride[2];
-    return {line + column * stride[3], kColumns<T>, stride[3]};
-  }
-  void align(int64_t y) {
-    const int64_t* stride = call.x_stride;
-    const T* from = static_cast<const T*>(call.x) + image * stride[0] + y * stride[2];
+  // The pixels of the input lines [begin, end) that the ring shall hold.
+  void find_input(int64_t begin, int64_t end) {
+    const int64_t width = last - first, *stride = call.x_stride;
+    const T* from = static_cast<const T*>(call.x) + image * stride[0] + begin * stride[2];
     from += (input_column() + first) * stride[3];
-    T* to = aligned + y % plan.ring_rows * plan.aligned_elements();
-    for (int64_t i = first; i < last; ++i, from += stride[3], to += plan.depth) {
-      for (int64_t k = 0; k < plan.depth; ++k) to[k] = k < call.cin ? from[k] : T{};
+    int64_t* to = in_ring;
+    for (int64_t y = begin; y < end; ++y) {
+      const int64_t line = y % plan.ring_rows * ring_row;
+      for (int64_t i = first; i < last; ++i) *to++ = line + i * kLanes;
+    }
+    run_lines = stride[2] == width * stride[3] ? end - begin : 1;
+    input = {from, kColumns<T>, stride[3]};
+    if (plan.depth == call.cin && !(kByTiles<T> && run_lines * width < kTileRows)) return;
+    run_lines = end - begin, input = {copied, kColumns<T>, plan.depth};
+    T* pixel = copied;
+    for (int64_t y = begin; y < end; ++y, from += stride[2]) {
+      for (int64_t i = 0; i < width; ++i, pixel += plan.depth) {
+        for (int64_t k = 0; k < plan.depth; k += kColumns<T>) {
+          move_padded(pixel + k, from + i * stride[3] + k, least(call.cin - k, kColumns<T>),
+                      least(plan.depth - k, kColumns<T>));
+        }
+      }
     }
   }
 
+  // Channels of panel `i` of these lines.
   template <class Kind>
-  FASTNETS_INLINE void expand_line(Kind, int64_t i, int64_t y) {
+  FASTNETS_INLINE void expand(Kind, int64_t i, int64_t begin, int64_t end) {
     const int64_t channel = i * kLanes, lanes = least(call.shape.cout - channel, kLanes);
     const T* const weights = static_cast<const T*>(call.expand) + channel * plan.depth;
-    const Rows<T> from = input_line(y);
-    T* const to = ring_line(i, y) + first * kLanes;
-    const RowCut<T> cut(last - first);
-    for (int64_t part = 0; part < cut.parts; ++part) {
-      const int64_t begin = cut.begin(part);
-      const Rows<T> rows{from.a + begin * from.row_stride, from.block_stride, from.row_stride};
-      const Target<T> target{to + begin * kLanes - channel, kRingOffsets.of, nullptr, channel, lanes, false};
-      run_product<Kind, false>(cut.begin(part + 1) - begin, rows, PackedPanel<T>{weights, {}}, plan.depth,
-                               target, call.before);
+    const RowCut<T> cut(run_lines * (last - first));
+    for (int64_t y = begin; y < end; y += run_lines) {
+      const T* const from = input.a + (y - begin) * call.x_stride[2];
+      const int64_t* const to = in_ring + (y - begin) * (last - first);
+      for (int64_t part = 0; part < cut.parts; ++part) {
+        const int64_t pixel = cut.begin(part);
+        const Rows<T> rows{from + pixel * input.row_stride, input.block_stride, input.row_stride};
+        const Target<T> target{ring + i * ring_panel - channel, to + pixel, nullptr, channel, lanes, false};
+        run_product<Kind, false>(cut.begin(part + 1) - pixel, rows, PackedPanel<T>{weights, {}}, plan.depth,
+                                 target, call.before);
+      }
     }
-    if (Clamp(call.before).more) activate_row(to, (last - first) * kLanes, call.before);
+    if (!Clamp(call.before).more) return;
+    for (int64_t y = begin; y < end; ++y) {
+      activate_row(ring_line(i, y) + first * kLanes, (last - first) * kLanes, call.before);
+    }
   }
 
   // The output rows of a pair, channels of panel `i` of the ring, into the panel from pixel `pixel` on.
@@ -215,12 +217,10 @@ struct Tile {
     const int64_t top = y * s.stride[1] - s.pad[1];
     const int64_t begin = most(ready, top),
                   end = least(s.in[1], top + (rows - 1) * s.stride[1] + s.kernel[1]);
-    if (plan.aligns()) {
-      for (int64_t line = begin; line < end; ++line) align(line);
-    }
+    if (begin < end) find_input(begin, end);
     for (int64_t i = 0; i < plan.panels; ++i) {
       with_panel(least(s.cout - i * kLanes, kLanes), [&](auto kind) FASTNETS_INLINE_LAMBDA {
-        for (int64_t line = begin; line < end; ++line) expand_line(kind, i, line);
+        if (begin < end) expand(kind, i, begin, end);
       });
       for (int64_t pair = from; pair < to; ++pair) {
         run_depthwise(i, pair, (pair - from) * plan.pair_rows * row.s.out[2]);
