@@ -175,13 +175,9 @@ struct Tile {
     for (int64_t y = begin; y < end; y += run_lines) {
       const T* const from = input.a + (y - begin) * call.x_stride[2];
       const int64_t* const to = in_ring + (y - begin) * (last - first);
-      for (int64_t part = 0; part < cut.parts; ++part) {
-        const int64_t pixel = cut.begin(part);
-        const Rows<T> rows{from + pixel * input.row_stride, input.block_stride, input.row_stride};
-        const Target<T> target{ring + i * ring_panel - channel, to + pixel, nullptr, channel, lanes, false};
-        run_product<Kind, false>(cut.begin(part + 1) - pixel, rows, PackedPanel<T>{weights, {}}, plan.depth,
-                                 target, call.before);
-      }
+      const Target<T> target{ring + i * ring_panel - channel, to, nullptr, channel, lanes, false};
+      run_products<Kind, false>(Rows<T>{from, input.block_stride, input.row_stride}, cut,
+                                PanelRead<T>{weights}, plan.depth, target, call.before);
     }
     if (!Clamp(call.before).more) return;
     for (int64_t y = begin; y < end; ++y) {

@@ -64,22 +64,17 @@ FASTNETS_INLINE void activate_panel(const PixelPanel<T>& panel, int64_t pixels, 
 template <class Kind, class T>
 FASTNETS_INLINE void multiply_panel(Kind, const PixelPanel<T>& panel, const Projection<T>& to, int64_t pixels,
                                     int64_t lane, bool first, bool last) {
-  const RowCut<T> cut(pixels);
   const T* const weights = to.weights + lane * panel.depth;
   const int64_t elements = panel.depth * Kind::kVectors * Vec::width;
-  for (int64_t part = 0; part < cut.parts; ++part) {
-    const int64_t begin = cut.begin(part);
-    const Rows<T> rows{panel.a + begin * kColumns<T>, panel.block_stride, kColumns<T>};
-    const Target<T> target{to.y,
-                           panel.y_offset + begin,
-                           to.epilogue.residual == nullptr ? nullptr : panel.residual_offset + begin,
-                           lane,
-                           least(to.cout - lane, kPanelVectors * Vec::width),
-                           to.stream};
-    const T* const next = last ? nullptr : weights + elements;
-    const PackedPanel<T> b{weights, panel_ahead(weights, elements, first, part, cut, next)};
-    run_product<Kind, true>(cut.begin(part + 1) - begin, rows, b, panel.depth, target, to.epilogue);
-  }
+  const Target<T> target{to.y,
+                         panel.y_offset,
+                         to.epilogue.residual == nullptr ? nullptr : panel.residual_offset,
+                         lane,
+                         least(to.cout - lane, kPanelVectors * Vec::width),
+                         to.stream};
+  run_products<Kind, true>(Rows<T>{panel.a, panel.block_stride, kColumns<T>}, RowCut<T>(pixels),
+                           PanelRead<T>{weights, elements, first, last ? nullptr : weights + elements},
+                           panel.depth, target, to.epilogue);
 }
 
 // The first `pixels` pixels of the panel, and the panels [from, to) of output channels: in pairs by

@@ -48,19 +48,49 @@ struct ResultLines {
   int64_t first, count;
 };
 
-void tile_product(const Rows<Bf16>& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel,
-                  int64_t depth, const Target<Bf16>& target, const Epilogue& epilogue);
+// A panel that all parts of the rows read, and what they fetch meanwhile: the panel itself where it is cold,
+// then the next one if there is one.
+template <class T>
+struct PanelRead {
+  const T* b;
+  int64_t elements = 0;
+  bool cold = false;
+  const T* next = nullptr;
+  FASTNETS_INLINE PackedPanel<T> of(const RowCut<T>& cut, int64_t part) const {
+    return {b, panel_ahead(b, elements, cold, part, cut, next)};
+  }
+};
+
+void tile_products(const Rows<Bf16>& rows, const TileRows& cut, int vectors, const PanelRead<Bf16>& panel,
+                   int64_t depth, const Target<Bf16>& target, const Epilogue& epilogue);
 void tile_product(const StepRows<Bf16>& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel,
                   const Target<Bf16>& target, const Epilogue& epilogue, const ResultLines& results);
 
-// The product of `count` rows, a part of a RowCut.
-template <class Kind, bool kPacked, class T, class Panel>
-FASTNETS_INLINE void run_product(int64_t count, const Rows<T>& rows, const Panel& panel, int64_t depth,
-                                 const Target<T>& target, const Epilogue& epilogue) {
+// Those from row `begin` on.
+template <class T>
+FASTNETS_INLINE Rows<T> rows_from(Rows<T> rows, int64_t begin) {
+  rows.a += begin * rows.row_stride;
+  return rows;
+}
+template <class T>
+FASTNETS_INLINE Target<T> target_from(Target<T> target, int64_t begin) {
+  target.y_offset += begin;
+  if (target.residual_offset != nullptr) target.residual_offset += begin;
+  return target;
+}
+
+// The product of the rows of `cut`.
+template <class Kind, bool kPacked, class T>
+FASTNETS_INLINE void run_products(const Rows<T>& rows, const RowCut<T>& cut, const PanelRead<T>& panel,
+                                  int64_t depth, const Target<T>& target, const Epilogue& epilogue) {
   if constexpr (kByTiles<T>) {
-    tile_product(rows, count, Kind::kVectors, panel, depth, target, epilogue);
+    tile_products(rows, cut, Kind::kVectors, panel, depth, target, epilogue);
   } else {
-    PixelProducts<Kind, kPacked, T, Panel>::of_rows[count - 1](rows, panel, depth, target, epilogue);
+    for (int64_t part = 0; part < cut.parts; ++part) {
+      const int64_t begin = cut.begin(part), count = cut.begin(part + 1) - begin;
+      PixelProducts<Kind, kPacked, T>::of_rows[count - 1](rows_from(rows, begin), panel.of(cut, part), depth,
+                                                          target_from(target, begin), epilogue);
+    }
   }
 }
 

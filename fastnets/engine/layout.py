@@ -14,8 +14,11 @@ from fastnets.engine.kernels import Concat, Kernel, Moments, OpKernel, Rearrange
 from fastnets.engine.kernels_conv import Conv, InvertedBottleneck, Linear, Separable, Transposed, Whole
 from fastnets.engine.rules_pointwise import pointwise
 from fastnets.ops.layout import KERNEL_DTYPES
+from fastnets.ops.relayout import OP as RELAYOUT
 
 Layouts = dict[Node, Tensor]
+OF_PIXELS = Conv | InvertedBottleneck | Separable | Transposed | Whole
+"""Kernels that read the channels of a pixel together, but for convolutions that take any order."""
 
 
 def lay_out(graph: Graph, *, any_order: bool = True) -> Layouts:
@@ -28,7 +31,7 @@ def lay_out(graph: Graph, *, any_order: bool = True) -> Layouts:
     nodes: list[Node] = []
     for node in graph.nodes:
         if node.op != "input":
-            _choose_axis(node, layouts)
+            _choose_axis(node, graph, layouts)
             for index, source in enumerate(node.inputs):
                 if not _can_read(node, index, layouts, any_order):
                     copy = copy_of(node, source, layouts, last=_reads_last(node))
@@ -53,13 +56,30 @@ def _layout_of_input(node: Node, graph: Graph, any_order: bool) -> Tensor:
 
 def _is_read_in_any_order(node: Node, graph: Graph) -> bool:
     """Whether all readers take the value however it lies, or make one that is read so of it, as a cast does."""
-    readers = [reader for reader in graph.nodes if node in reader.inputs]
+    readers = _readers(node, graph)
 
     def takes(reader: Node) -> bool:
+        if _casts_for_pixels(reader, graph):
+            return True
         keeps = isinstance(reader.kernel, OpKernel) and reader.kernel.channel_axis is None and len(reader.inputs) == 1
         return _is_read_in_any_order(reader, graph) if keeps else _takes_any_order(reader, node)
 
     return bool(readers) and all(map(takes, readers))
+
+
+def _readers(node: Node, graph: Graph) -> list[Node]:
+    return [reader for reader in graph.nodes if node in reader.inputs]
+
+
+def _casts_for_pixels(node: Node, graph: Graph) -> bool:
+    """Whether a cast, which reads any order, must write the channels of a pixel together."""
+    return _is_cast(node) and any(
+        isinstance(reader.kernel, OF_PIXELS) and not _takes_any_order(reader, node) for reader in _readers(node, graph)
+    )
+
+
+def _is_cast(node: Node) -> bool:
+    return isinstance(node.kernel, OpKernel) and node.kernel.op is RELAYOUT
 
 
 def _takes_any_order(node: Node, source: Node) -> bool:
@@ -99,11 +119,12 @@ def _follows(node: Node) -> bool:
     return node.dtype in KERNEL_DTYPES
 
 
-def _choose_axis(node: Node, layouts: Layouts) -> None:
+def _choose_axis(node: Node, graph: Graph, layouts: Layouts) -> None:
     """A kernel that takes any axis as the channels takes the one whose elements its first input has together."""
     kernel = node.kernel
     if isinstance(kernel, OpKernel) and kernel.channel_axis is None:
-        kernel.channel_axis = 1 if len(node.shape) == 2 or _together(layouts[node.inputs[0]], 1) else -1
+        pixels = len(node.shape) == 2 or _together(layouts[node.inputs[0]], 1) or _casts_for_pixels(node, graph)
+        kernel.channel_axis = 1 if pixels else -1
 
 
 def _writes_last(node: Node) -> bool:
@@ -134,8 +155,8 @@ def _can_read(node: Node, index: int, layouts: Layouts, any_order: bool) -> bool
     if isinstance(kernel, Linear):
         return x.is_contiguous()
     if isinstance(kernel, OpKernel):
-        return _together(x, 1 if x.dim() == 2 else _axis(kernel))
-    if isinstance(kernel, Conv | InvertedBottleneck | Separable | Transposed | Whole):
+        return _is_cast(node) or _together(x, 1 if x.dim() == 2 else _axis(kernel))
+    if isinstance(kernel, OF_PIXELS):
         return _together(x, 1) or (any_order and _takes_any_order(node, node.inputs[index]))
     return True
 
