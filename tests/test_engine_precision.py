@@ -16,6 +16,16 @@ from fastnets.errors import InputError
 
 
 @torch.no_grad()
+def test_a_cast_reads_its_input_as_it_lies() -> None:
+    model, x = nn.Conv2d(8, 40, 1).eval(), torch.randn(2, 8, 9, 9)  # channels-last, as products are
+    optimized = optimize(model, x, dtype="bf16")
+    plan = optimized.plan_for(x)
+    assert plan.layouts[plan.graph.inputs[0]].is_contiguous()
+    for value in (x, x.contiguous(memory_format=torch.channels_last), torch.randn(2, 9, 9, 9)[:, 1:]):
+        assert_same(optimized(value), model(value), 2e-2)
+
+
+@torch.no_grad()
 def test_bfloat16_is_near(tmp_path: Path) -> None:
     model = small()
     optimized = optimize(model, image(), dtype="bf16")

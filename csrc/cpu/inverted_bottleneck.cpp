@@ -155,12 +155,13 @@ struct Tile {
     input = {from, kColumns<T>, stride[3]};
     if (plan.depth == call.cin && !(kByTiles<T> && run_lines * width < kTileRows)) return;
     run_lines = end - begin, input = {copied, kColumns<T>, plan.depth};
-    T* pixel = copied;
-    for (int64_t y = begin; y < end; ++y, from += stride[2]) {
-      for (int64_t i = 0; i < width; ++i, pixel += plan.depth) {
-        for (int64_t k = 0; k < plan.depth; k += kColumns<T>) {
-          move_padded(pixel + k, from + i * stride[3] + k, least(call.cin - k, kColumns<T>),
-                      least(plan.depth - k, kColumns<T>));
+    for (int64_t k = 0; k < plan.depth; k += kColumns<T>) {
+      const int64_t there = least(call.cin - k, kColumns<T>), whole = least(plan.depth - k, kColumns<T>);
+      T* pixel = copied + k;
+      for (int64_t y = begin; y < end; ++y) {
+        const T* x_pixel = from + (y - begin) * stride[2] + k;
+        for (int64_t i = 0; i < width; ++i, x_pixel += stride[3], pixel += plan.depth) {
+          move_padded(pixel, x_pixel, there, whole);
         }
       }
     }
