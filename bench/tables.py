@@ -146,6 +146,7 @@ def summary() -> None:
             "Zen 5, bf16": zen_5 / models.format("bf16"),
             "Zen 4, fp32": zen_4 / models.format("fp32"),
             "Zen 4, bf16": zen_4 / models.format("bf16"),
+            "Xeon, fp32": xeon / "models_fp32_2threads_amx_bf16.csv",
             "Xeon, bf16": xeon / "models_bf16_2threads_amx_bf16.csv",
         }
     )
