@@ -176,9 +176,9 @@ struct Tile {
     for (int64_t y = begin; y < end; y += run_lines) {
       const T* const from = input.a + (y - begin) * call.x_stride[2];
       const int64_t* const to = in_ring + (y - begin) * (last - first);
-      const Target<T> target{ring + i * ring_panel - channel, to, nullptr, channel, lanes, false};
-      run_products<Kind, false>(Rows<T>{from, input.block_stride, input.row_stride}, cut,
-                                PanelRead<T>{weights}, plan.depth, target, call.before);
+      Rows<T> rows{from, input.block_stride, input.row_stride};
+      Target<T> target{ring + i * ring_panel - channel, to, nullptr, channel, lanes, false};
+      run_products<Kind, false>(rows, cut, PanelRead<T>{weights}, plan.depth, target, call.before);
     }
     if (!Clamp(call.before).more) return;
     for (int64_t y = begin; y < end; ++y) {

@@ -66,13 +66,14 @@ FASTNETS_INLINE void multiply_panel(Kind, const PixelPanel<T>& panel, const Proj
                                     int64_t lane, bool first, bool last) {
   const T* const weights = to.weights + lane * panel.depth;
   const int64_t elements = panel.depth * Kind::kVectors * Vec::width;
-  const Target<T> target{to.y,
-                         panel.y_offset,
-                         to.epilogue.residual == nullptr ? nullptr : panel.residual_offset,
-                         lane,
-                         least(to.cout - lane, kPanelVectors * Vec::width),
-                         to.stream};
-  run_products<Kind, true>(Rows<T>{panel.a, panel.block_stride, kColumns<T>}, RowCut<T>(pixels),
+  Target<T> target{to.y,
+                   panel.y_offset,
+                   to.epilogue.residual == nullptr ? nullptr : panel.residual_offset,
+                   lane,
+                   least(to.cout - lane, kPanelVectors * Vec::width),
+                   to.stream};
+  Rows<T> rows{panel.a, panel.block_stride, kColumns<T>};
+  run_products<Kind, true>(rows, RowCut<T>(pixels),
                            PanelRead<T>{weights, elements, first, last ? nullptr : weights + elements},
                            panel.depth, target, to.epilogue);
 }

@@ -61,37 +61,30 @@ struct PanelRead {
   }
 };
 
-void tile_products(const Rows<Bf16>& rows, const TileRows& cut, int vectors, const PanelRead<Bf16>& panel,
-                   int64_t depth, const Target<Bf16>& target, const Epilogue& epilogue);
+void tile_product(const Rows<Bf16>& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel,
+                  int64_t depth, const Target<Bf16>& target, const Epilogue& epilogue);
 void tile_product(const StepRows<Bf16>& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel,
                   const Target<Bf16>& target, const Epilogue& epilogue, const ResultLines& results);
 
-// Those from row `begin` on.
-template <class T>
-FASTNETS_INLINE Rows<T> rows_from(Rows<T> rows, int64_t begin) {
-  rows.a += begin * rows.row_stride;
-  return rows;
-}
-template <class T>
-FASTNETS_INLINE Target<T> target_from(Target<T> target, int64_t begin) {
-  target.y_offset += begin;
-  if (target.residual_offset != nullptr) target.residual_offset += begin;
-  return target;
-}
-
-// The product of the rows of `cut`.
+// The product of the rows of `cut`. What varies of `rows` and `target` is changed in place, and then as
+// before: a copy would wait for the stores of the product before it (64 channels: 1.05 of the time).
 template <class Kind, bool kPacked, class T>
-FASTNETS_INLINE void run_products(const Rows<T>& rows, const RowCut<T>& cut, const PanelRead<T>& panel,
-                                  int64_t depth, const Target<T>& target, const Epilogue& epilogue) {
-  if constexpr (kByTiles<T>) {
-    tile_products(rows, cut, Kind::kVectors, panel, depth, target, epilogue);
-  } else {
-    for (int64_t part = 0; part < cut.parts; ++part) {
-      const int64_t begin = cut.begin(part), count = cut.begin(part + 1) - begin;
-      PixelProducts<Kind, kPacked, T>::of_rows[count - 1](rows_from(rows, begin), panel.of(cut, part), depth,
-                                                          target_from(target, begin), epilogue);
+FASTNETS_INLINE void run_products(Rows<T>& rows, const RowCut<T>& cut, const PanelRead<T>& panel,
+                                  int64_t depth, Target<T>& target, const Epilogue& epilogue) {
+  const T* const a = rows.a;
+  const int64_t *const y_offset = target.y_offset, *const residual_offset = target.residual_offset;
+  for (int64_t part = 0; part < cut.parts; ++part) {
+    const int64_t begin = cut.begin(part), count = cut.begin(part + 1) - begin;
+    rows.a = a + begin * rows.row_stride;
+    target.y_offset = y_offset + begin;
+    if (residual_offset != nullptr) target.residual_offset = residual_offset + begin;
+    if constexpr (kByTiles<T>) {
+      tile_product(rows, count, Kind::kVectors, panel.of(cut, part), depth, target, epilogue);
+    } else {
+      PixelProducts<Kind, kPacked, T>::of_rows[count - 1](rows, panel.of(cut, part), depth, target, epilogue);
     }
   }
+  rows.a = a, target.y_offset = y_offset, target.residual_offset = residual_offset;
 }
 
 // Multiplies tiles that stay in registers, `rounds` times; how many operations these were.

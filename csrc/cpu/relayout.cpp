@@ -12,8 +12,7 @@ constexpr int64_t kPixels = 64, kChannels = 32;
 
 constexpr int64_t kItem = 1 << 13;  // elements: with fewer, taking an item costs more than the copy
 
-// The lines of a tile as columns: to[k * to_step + i] = tile[i][k]. kMajor: how many lines, where these are
-// few.
+// The lines of a tile as columns: to[k * to_step + i] = tile[i][k]. kMajor: how many lines, or 0.
 template <int kMajor, class Y>
 FASTNETS_INLINE void store_columns(const Y* tile, Y* to, int64_t to_step, int64_t major, int64_t minor) {
   for (int64_t k = 0; k < minor; ++k, to += to_step) {
@@ -32,9 +31,8 @@ FASTNETS_INLINE void transpose(const X* from, int64_t from_step, Y* to, int64_t 
       store_lanes(load_lanes(from + i * from_step + k, lanes), tile + i * kPixels + k, lanes);
     });
   }
-  major == 3   ? store_columns<3>(tile, to, to_step, major, minor)
-  : major == 1 ? store_columns<1>(tile, to, to_step, major, minor)
-               : store_columns<0>(tile, to, to_step, major, minor);
+  major == 3 ? store_columns<3>(tile, to, to_step, major, minor)
+             : store_columns<0>(tile, to, to_step, major, minor);
 }
 
 // `count` lines of `length` elements.
