@@ -80,6 +80,15 @@ def in_float64(call: Any) -> Any:
     return replace(call, **changed)
 
 
+def limit_of_sums(module: ModuleType, case: Any, limit: float) -> float:
+    """`limit`, of what the results are before the last activation: that may leave little of them."""
+    if case.activation == "none":
+        return limit
+    both = (replace(case, activation="none"), case)
+    sums, left = (float(module.OP.reference(in_float64(module.make(c))).norm()) for c in both)
+    return limit * max(1.0, sums / max(left, 1e-30))
+
+
 @contextmanager
 def poisoned() -> Iterator[None]:
     """torch fills what it allocates with NaN, so that an element that no kernel writes shows."""

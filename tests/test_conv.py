@@ -124,13 +124,19 @@ def test_prepare_packs_ahead() -> None:
     assert packed.bytes == before > 0
 
 
-def test_scale_is_applied_before_the_bias() -> None:
-    weight, bias, scale = torch.randn(20, 8, 3, 3) / 8, torch.randn(20), torch.rand(20) + 0.5
-    x, residual = torch.randn(1, 8, 9, 11), torch.randn(1, 20, 9, 11)
+@pytest.mark.parametrize(
+    ("algorithm", "tile", "cin"),
+    [("product", 1, 8), ("product", 1, 176), ("winograd", 4, 8), ("strassen", 1, 64)],
+    ids=str,
+)
+def test_scale_is_applied_before_the_bias(algorithm: str, tile: int, cin: int) -> None:
+    """Of 9 x 176 and of 9 x 64 columns, by pieces."""
+    weight, bias, scale = torch.randn(70, cin, 3, 3) / cin, torch.randn(70), torch.rand(70) + 0.5
+    x, residual = torch.randn(1, cin, 9, 11), torch.randn(1, 70, 9, 11)
     y = functional.conv2d(x.double(), weight.double(), padding=1) * scale.view(-1, 1, 1) + bias.view(-1, 1, 1)
-    for config in (ConvConfig("product", block=28), ConvConfig("winograd", (1, 4, 4), 14)):
-        packed = PackedConv(weight, bias, padding=1, scale=scale, activation="gelu", config=config)
-        assert relative_error(packed(x, residual=residual), functional.gelu(y + residual)) <= 1e-5
+    config = ConvConfig(algorithm, (1, tile, tile), 28)
+    packed = PackedConv(weight, bias, padding=1, scale=scale, activation="gelu", config=config)
+    assert relative_error(packed(x, residual=residual), functional.gelu(y + residual)) <= 1e-5
 
 
 def test_output_may_be_a_slice_of_a_wider_tensor() -> None:

@@ -1,8 +1,8 @@
 // Convolution as a product of gathered pixels and packed weights: any kernel, stride, dilation and groups.
 //
 // An item is a block of output pixels and a range of output panels. Its rows of A are gathered into a strip
-// that stays in L2 (a row is taps * cin long), or read in place where the kernel is 1x1. K is never cut: a
-// strip row streams from L2 at 4 bytes a lane and cycle, and the sums stay in registers.
+// that stays in L2 (a row is taps * cin long), or read in place where the kernel is 1x1. In float32, the taps
+// of a long row are cut into pieces, each of which adds its product to those before it.
 #include "common/scratch.h"
 #include "cpu/conv.h"
 #include "cpu/products.h"
@@ -16,6 +16,10 @@ namespace {
 // rows loses them before it has used them up. Copied to the strip first, it took 0.74 to 0.92 of the time.
 constexpr int64_t kSetStride = 4096;
 
+// Elements of a piece, beside which L2 holds the strip and the panels. 3x3 with stride 2, 512 channels to 7x7
+// pixels, took 0.79 of the time; with half or twice as many 0.82, and 256 channels 0.98 (Emerald Rapids).
+constexpr int64_t kPieceDepth = 1024;
+
 struct Pixel {
   int64_t image, z, y, x;
 };
@@ -27,6 +31,7 @@ struct Plan {
   const ConvShape& s;
   int64_t cin, cout;  // of a group
   int64_t depth;      // of a row of A, in whole factors
+  int64_t piece;      // taps of a piece of it, at most
   int64_t vectors;    // output vectors of a group
   int64_t panels;     // of a group
   int64_t blocks,
@@ -38,6 +43,9 @@ struct Plan {
   Plan(const ConvCall& c, int threads) : call(c), s(c.shape) {
     cin = s.cin / s.groups, cout = s.cout / s.groups;
     depth = whole_depth<T>(s.taps() * cin);
+    // Sums in y have the precision of float32 only, and pieces are whole factors.
+    const bool one = sizeof(T) != sizeof(float) || c.strassen || cin % kColumns<T> != 0;
+    piece = one ? s.taps() : least(s.taps(), cin < kPieceDepth ? kPieceDepth / cin : 1);
     vectors = (cout + Vec::width - 1) / Vec::width;
     panels = (vectors + kPanelVectors - 1) / kPanelVectors;
     blocks = (s.out_pixels() + c.block - 1) / c.block;
@@ -55,7 +63,10 @@ struct Plan {
                 s.in[2] == s.out[2];
   }
   int64_t panel_at(int64_t chunk) const { return first_panel(panels, chunk, chunks, call.strassen); }
-  int64_t strip_elements() const { return (depth + kColumns<T> - 1) / kColumns<T> * block_stride; }
+  int64_t strip_elements() const {
+    const int64_t columns = piece == s.taps() ? depth : piece * cin;
+    return (columns + kColumns<T> - 1) / kColumns<T> * block_stride;
+  }
   int64_t private_bytes() const {
     return slice_bytes<T>(strip_elements()) + 2 * slice_bytes<int64_t>(call.block) +
            (call.strassen ? Strassen<true>::bytes(depth, call.block) : 0);
@@ -124,7 +135,7 @@ Taps taps_inside(const Plan<T>& plan, int64_t first, int64_t count) {
   return found.from < found.to ? found : Taps{0, 1};
 }
 
-// The taps of one output pixel, and then its channels. `x` points to the first channel of the group.
+// These taps of one output pixel, and then its channels. `x` points to the first channel of the group.
 template <class T>
 void gather_pixel(const Plan<T>& plan, const T* x, const Pixel& p, const Taps& taps, T* row) {
   const ConvShape& s = plan.s;
@@ -132,31 +143,30 @@ void gather_pixel(const Plan<T>& plan, const T* x, const Pixel& p, const Taps& t
   const int64_t x0 = p.x * s.stride[2] - s.pad[2], step = s.dilation[2];
   // Where the taps of a kernel row touch, they are one run: with 3 channels, 21 floats instead of 7 times 3.
   const bool joined = step == 1 && stride[3] == plan.cin && x0 >= 0 && x0 + s.kernel[2] <= s.in[2];
+  const int64_t from = taps.from * plan.cin, to = taps.to * plan.cin, line_columns = s.kernel[2] * plan.cin;
   int64_t k = 0;
-  const int64_t from = taps.from * plan.cin, to = taps.to * plan.cin;
   for (int64_t i = 0; i < s.kernel[0]; ++i) {
     const int64_t z = p.z * s.stride[0] - s.pad[0] + i * s.dilation[0];
-    for (int64_t j = 0; j < s.kernel[1]; ++j) {
+    for (int64_t j = 0; j < s.kernel[1]; ++j, k += line_columns) {
       const int64_t y = p.y * s.stride[1] - s.pad[1] + j * s.dilation[1];
-      if (k + s.kernel[2] * plan.cin <= from || k >= to) {
-        k += s.kernel[2] * plan.cin;
-        continue;
-      }
+      const int64_t first = k < from ? from : k, end = least(k + line_columns, to);
+      if (first >= end) continue;
       const bool inside = z >= 0 && z < s.in[0] && y >= 0 && y < s.in[1];
       const T* line = inside ? x + p.image * stride[0] + z * stride[1] + y * stride[2] : nullptr;
       if (!inside || joined) {
-        put<T>(row, plan.block_stride, k, inside ? line + x0 * stride[3] : nullptr, s.kernel[2] * plan.cin);
-        k += s.kernel[2] * plan.cin;
+        put<T>(row, plan.block_stride, first - from, inside ? line + x0 * stride[3] + first - k : nullptr,
+               end - first);
         continue;
       }
-      for (int64_t t = 0; t < s.kernel[2]; ++t, k += plan.cin) {
+      for (int64_t t = 0, at = k; at < end; ++t, at += plan.cin) {
         const int64_t column = x0 + t * step;
         const bool there = column >= 0 && column < s.in[2];
-        put<T>(row, plan.block_stride, k, there ? line + column * stride[3] : nullptr, plan.cin);
+        if (at < first) continue;
+        put<T>(row, plan.block_stride, at - from, there ? line + column * stride[3] : nullptr, plan.cin);
       }
     }
   }
-  put<T>(row, plan.block_stride, k, nullptr, plan.depth - k);
+  if (taps.to == s.taps()) put<T>(row, plan.block_stride, to - from, nullptr, plan.depth - to);
 }
 
 // Private memory of a thread.
@@ -180,71 +190,95 @@ FASTNETS_INLINE void multiply_panel(Kind, Rows<T>& rows, bool in_place, const Ro
            : run_products<Kind, true>(rows, cut, panel, depth, target, epilogue);
 }
 
-// The pixels [first, first + count), and panels [from, to) of each group.
+// Output pixels [first, first + count), and panels [from, to) of each group.
+struct Item {
+  int64_t first, count, from, to;
+};
+
+// Notes where the pixels of an item go; whether those of x that A needs are equally spaced.
 template <class T>
-void run_item(const Plan<T>& plan, int64_t first, int64_t count, int64_t from, int64_t to,
-              const Private<T>& own) {
+bool place_pixels(const Plan<T>& plan, const Item& item, const Private<T>& own) {
   const ConvCall& call = plan.call;
-  const Epilogue& epilogue = call.epilogue;
-  const Pixel start = plan.pixel(first);
-  bool uniform = true;  // the pixels of x that A needs are equally spaced
-  const int64_t x_first = offset(start, call.x_stride);
-  Pixel p = start;
-  for (int64_t i = 0; i < count; ++i) {
+  Pixel p = plan.pixel(item.first);
+  const int64_t x_first = offset(p, call.x_stride);
+  bool uniform = true;
+  for (int64_t i = 0; i < item.count; ++i) {
     own.y_offset[i] = offset(p, call.y_stride);
-    own.residual_offset[i] = offset(p, epilogue.residual_stride);
+    own.residual_offset[i] = offset(p, call.epilogue.residual_stride);
     uniform = uniform && offset(p, call.x_stride) == x_first + i * call.x_stride[3];
-    if (++p.x == plan.s.out[2]) p = plan.pixel(first + i + 1);
+    if (++p.x == plan.s.out[2]) p = plan.pixel(item.first + i + 1);
   }
-  const bool in_place = plan.pointwise && uniform && !(kByTiles<T> && count < kTileRows) &&
-                        call.x_stride[3] * static_cast<int64_t>(sizeof(T)) % kSetStride != 0;
-  const RowCut<T> cut(count);
-  const Taps taps = call.strassen ? Taps{0, plan.s.taps()} : taps_inside(plan, first, count);
+  return uniform;
+}
+
+// The product of some taps of a group. in_place: they are read where they lie in x.
+template <class T>
+void run_taps(const Plan<T>& plan, const Item& item, int64_t group, const Taps& taps, bool in_place,
+              const PieceTarget<T>& into, const Private<T>& own) {
+  const ConvCall& call = plan.call;
+  const T* const x = static_cast<const T*>(call.x) + group * plan.cin;
+  const T* const weights =
+      static_cast<const T*>(call.weights) + group * plan.vectors * Vec::width * plan.depth;
   const int64_t skipped = taps.from * plan.cin;
   const int64_t depth = taps.to == plan.s.taps() ? plan.depth - skipped : (taps.to - taps.from) * plan.cin;
+  Rows<T> rows{own.strip, plan.block_stride, kColumns<T>};
+  Pixel p = plan.pixel(item.first);
+  if (in_place) {
+    rows = {x + offset(p, call.x_stride), kColumns<T>, call.x_stride[3], true};
+  } else {
+    for (int64_t i = 0; i < item.count; ++i) {
+      gather_pixel(plan, x, p, taps, own.strip + i * kColumns<T>);
+      if (++p.x == plan.s.out[2]) p = plan.pixel(item.first + i + 1);
+    }
+  }
+  Target<T> target = into.target;
+  int64_t paired = 0;
+  if constexpr (sizeof(T) == sizeof(float)) {
+    if (call.strassen && in_place) {
+      Strassen<false> product(plan.depth, call.block, own.rest);
+      paired = product.multiply(rows, item.count, weights, item.from, item.to, target, into.epilogue);
+    } else if (call.strassen) {
+      Strassen<true> product(plan.depth, call.block, own.rest);
+      paired = product.multiply(rows, item.count, weights, item.from, item.to, target, into.epilogue);
+    }
+  }
+  const RowCut<T> cut(item.count);
+  const int64_t first = item.from + paired;
+  for (int64_t panel = first; panel < item.to; ++panel) {
+    const int64_t done = panel * kPanelVectors * Vec::width;
+    target.channel = group * plan.cout + done;
+    target.lanes = least(plan.cout - done, kPanelVectors * Vec::width);
+    const T* const b = weights + done * plan.depth;
+    with_panel(target.lanes, [&](auto kind) FASTNETS_INLINE_LAMBDA {
+      multiply_panel(kind, rows, in_place, cut, b + skipped * decltype(kind)::kVectors * Vec::width,
+                     panel == first, panel + 1 == item.to, plan.depth, depth, target, into.epilogue);
+    });
+    rows.cold = false;
+  }
+}
+
+template <class T>
+void run_item(const Plan<T>& plan, const Item& item, const Private<T>& own) {
+  const ConvCall& call = plan.call;
+  const bool uniform = place_pixels(plan, item, own);
+  const bool in_place = plan.pointwise && uniform && !(kByTiles<T> && item.count < kTileRows) &&
+                        call.x_stride[3] * static_cast<int64_t>(sizeof(T)) % kSetStride != 0;
+  const Taps taps = call.strassen ? Taps{0, plan.s.taps()} : taps_inside(plan, item.first, item.count);
+  const int64_t count = taps.to - taps.from, pieces = (count + plan.piece - 1) / plan.piece;
+  T* const y = static_cast<T*>(call.y);
+  const Target<T> target{y, own.y_offset, call.epilogue.residual == nullptr ? nullptr : own.residual_offset,
+                         0, plan.cout,    call.stream};
   for (int64_t group = 0; group < plan.s.groups; ++group) {
-    const T* x = static_cast<const T*>(call.x) + group * plan.cin;
-    Rows<T> rows{own.strip, plan.block_stride, kColumns<T>};
-    if (in_place) {
-      rows = {x + x_first, kColumns<T>, call.x_stride[3], true};
-    } else {
-      p = start;
-      for (int64_t i = 0; i < count; ++i) {
-        gather_pixel(plan, x, p, taps, own.strip + i * kColumns<T>);
-        if (++p.x == plan.s.out[2]) p = plan.pixel(first + i + 1);
-      }
+    for (int64_t piece = 0; piece < pieces; ++piece) {
+      const Taps of_piece{taps.from + count * piece / pieces, taps.from + count * (piece + 1) / pieces};
+      const PieceTarget<T> into(target, call.epilogue, piece == 0, piece + 1 == pieces);
+      run_taps(plan, item, group, of_piece, in_place, into, own);
     }
-    T* const y = static_cast<T*>(call.y);
-    const T* weights = static_cast<const T*>(call.weights) + group * plan.vectors * Vec::width * plan.depth;
-    const int64_t* const residual = epilogue.residual == nullptr ? nullptr : own.residual_offset;
-    Target<T> target{y, own.y_offset, residual, 0, plan.cout, call.stream};
-    int64_t paired = 0;
-    if constexpr (sizeof(T) == sizeof(float)) {
-      if (call.strassen && in_place) {
-        Strassen<false> product(plan.depth, call.block, own.rest);
-        paired = product.multiply(rows, count, weights, from, to, target, epilogue);
-      } else if (call.strassen) {
-        Strassen<true> product(plan.depth, call.block, own.rest);
-        paired = product.multiply(rows, count, weights, from, to, target, epilogue);
-      }
-    }
-    rows.a += skipped / kColumns<T> * plan.block_stride;
-    for (int64_t panel = from + paired; panel < to; ++panel) {
-      const int64_t done = panel * kPanelVectors * Vec::width;
-      target.channel = group * plan.cout + done;
-      target.lanes = least(plan.cout - done, kPanelVectors * Vec::width);
-      const T* b = weights + done * plan.depth;
-      with_panel(target.lanes, [&](auto kind) FASTNETS_INLINE_LAMBDA {
-        multiply_panel(kind, rows, in_place, cut, b + skipped * decltype(kind)::kVectors * Vec::width,
-                       panel == from + paired, panel + 1 == to, plan.depth, depth, target, epilogue);
-      });
-      rows.cold = false;
-    }
-    if (Clamp(epilogue).more) {
-      const int64_t lane = from * kPanelVectors * Vec::width;
-      const int64_t lanes = least(plan.cout, to * kPanelVectors * Vec::width) - lane;
-      for (int64_t i = 0; i < count; ++i) {
-        activate_row(y + own.y_offset[i] + group * plan.cout + lane, lanes, epilogue);
+    if (Clamp(call.epilogue).more) {
+      const int64_t lane = item.from * kPanelVectors * Vec::width;
+      const int64_t lanes = least(plan.cout, item.to * kPanelVectors * Vec::width) - lane;
+      for (int64_t i = 0; i < item.count; ++i) {
+        activate_row(y + own.y_offset[i] + group * plan.cout + lane, lanes, call.epilogue);
       }
     }
   }
@@ -260,9 +294,9 @@ void run_items(const ConvCall& call, void* scratch, ThreadContext& context) {
   const Private<T> own{strip, y_offset, residual_offset, arena};
   const Tiles<T> tiles;
   for (int64_t item; next_item(context, plan.blocks * plan.chunks, item);) {
-    const int64_t block = item / plan.chunks, chunk = item % plan.chunks, first = block * call.block;
-    run_item(plan, first, least(call.block, plan.s.out_pixels() - first), plan.panel_at(chunk),
-             plan.panel_at(chunk + 1), own);
+    const int64_t chunk = item % plan.chunks, first = item / plan.chunks * call.block;
+    const int64_t count = least(call.block, plan.s.out_pixels() - first);
+    run_item(plan, {first, count, plan.panel_at(chunk), plan.panel_at(chunk + 1)}, own);
   }
 }
 

@@ -87,6 +87,20 @@ FASTNETS_INLINE void run_products(Rows<T>& rows, const RowCut<T>& cut, const Pan
   rows.a = a, target.y_offset = y_offset, target.residual_offset = residual_offset;
 }
 
+// Where one of the pieces that a product's depth is cut into goes: to y, through all of the epilogue that
+// does not wait for the last piece; the later ones add y to theirs as a residual.
+template <class T>
+struct PieceTarget {
+  Target<T> target;
+  Epilogue epilogue;
+  FASTNETS_INLINE PieceTarget(const Target<T>& whole, const Epilogue& of_whole, bool first, bool last)
+      : target(whole), epilogue(of_whole) {
+    if (!last) epilogue.activation = Activation::none, target.stream = false;
+    if (first) return;
+    epilogue.shift = nullptr, epilogue.residual = target.y, target.residual_offset = target.y_offset;
+  }
+};
+
 // Multiplies tiles that stay in registers, `rounds` times; how many operations these were.
 double tile_operations(long rounds);
 

@@ -191,6 +191,7 @@ def tiles_of(shape: ConvShape) -> tuple[Axes, ...]:
 
 _NARROW_PIXELS = 1024
 _BLOCK_BYTES = cache_bytes(2) // 2  # for the gathered pixels of an item
+_PIECE = 1024  # columns that are gathered at once, in float32 (kPieceDepth in cpu/conv_product.cpp)
 _SHARED_BYTES = cache_bytes(3) * 2 // 3  # for the transformed tiles and products that threads share
 _MOST_SHARED = 64  # tiles of a block
 _ENOUGH_ROWS = 12  # of a product, not to wait for the weights
@@ -207,7 +208,10 @@ def _block(count: int, most: int, nthreads: int) -> int:
 def _product(shape: ConvShape, nthreads: int) -> ConvConfig:
     tiles = _C.has_tiles() and shape.itemsize == 2
     rows = 32 if tiles else product_rows()
-    fitting = _BLOCK_BYTES // (shape.itemsize * math.prod(shape.kernel) * shape.cin // shape.groups)
+    depth = math.prod(shape.kernel) * shape.cin // shape.groups
+    if shape.itemsize == 4:
+        depth = min(depth, max(_PIECE, shape.cin // shape.groups))
+    fitting = _BLOCK_BYTES // (shape.itemsize * depth)
     # Pixels that are read in place may be more than L1 holds: single layers took 1.02 to 1.06 of the time with 56
     # instead of 112, networks 1.0 to 1.01 (Zen 5).
     # Splitting the output channels is left to the kernel (Plan::chunks); where pixels are gathered, each part does it.

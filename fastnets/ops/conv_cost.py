@@ -22,6 +22,7 @@ _PAIRS = 3.0  # of a tap in bfloat16, more than of one in float32
 _PRODUCT_SHARE, _WINOGRAD_SHARE, _PLANAR_SHARE = 0.85, 0.75, 0.9
 _COPY = 0.5  # of an element of a line: less from a line, more from pixels
 _SUMS = 8.0  # Strassen's, of a vector of inputs
+_STRASSEN_PIECE = 512  # columns (kPieceDepth in cpu/strassen.h)
 _NEW_SUMS = {14: 0.3, 6: 1.0}  # what the sums of weights add to its first products, by their rows
 _FETCH = {14: 12.0, 6: 7.0}  # a vector of weights, by rows: in a network they come from memory
 _HALO = 1.5  # inputs of a box for each that its outputs lie on
@@ -69,11 +70,12 @@ def product_rows() -> int:
 def strassen_block(shape: ConvShape) -> int:
     """Pixels of a block of Strassen's algorithm: one block, or an even number of equal ones, for any number of threads.
 
-    They, their sums and those of a pair of panels may pass L2 by half: 728 channels at 19x19 took 0.96 of the time in
-    blocks of 181 instead of 91.
+    They, the sums of a piece of theirs and those of a pair of panels may pass L2 by half: 728 channels at 19x19 took
+    0.96 of the time in blocks of 181 instead of 91.
     """
-    row = 2 * 4 * math.prod(shape.kernel) * shape.cin
-    weights = 4 * row * _C.conv_lanes()
+    depth = math.prod(shape.kernel) * shape.cin
+    piece = min(depth, _STRASSEN_PIECE)
+    row, weights = 4 * (depth + piece), 32 * piece * _C.conv_lanes()
     pair = 2 * product_rows()  # whole products for both halves
     fitting = (3 * cache_bytes(2) // 2 - weights) // row // pair
     pixels = max(1, shape.pixels)
