@@ -194,6 +194,7 @@ _BLOCK_BYTES = cache_bytes(2) // 2  # for the gathered pixels of an item
 _PIECE = 1024  # columns that are gathered at once, in float32 (kPieceDepth in cpu/conv_product.cpp)
 _SHARED_BYTES = cache_bytes(3) * 2 // 3  # for the transformed tiles and products that threads share
 _MOST_SHARED = 64  # tiles of a block
+_LARGE_L2 = 2 << 20
 _ENOUGH_ROWS = 12  # of a product, not to wait for the weights
 
 
@@ -249,6 +250,19 @@ def winograd_config(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
     if most * 3 // 4 <= fitting:
         most = min(most, fitting)
     most = max(rows, min(most, cache_bytes(3) // 4 // (nthreads * tile_bytes)))
+    shared = max(1, -(-tiles // max(1, min(_MOST_SHARED, _SHARED_BYTES // both))))  # times that weights are read
+    together = ConvConfig("winograd", tile, max(1, -(-tiles // shared)), True, stream)
+    may_share = vectors(outputs) >= 4 * nthreads  # panels of output channels (2 vectors each) for all
+    # Where L2 is as large as that of Intel's servers, L3 is a mesh that gives a core few bytes a cycle: what is read
+    # from there decides. A panel of an item reads all of its tiles, unless L2 holds them beside the weights; threads
+    # that share read tiles and products once. 256 channels at 56 x 56 took 0.75 of the time, 512 at 28 x 28 0.82,
+    # VGG-16's features 0.95, U-Net 0.93 (Emerald Rapids).
+    if may_share and cache_bytes(2) >= _LARGE_L2:
+        block = _block(tiles, most, nthreads) if tiles > most else max(1, tiles)
+        held = 20 * block * (tile_bytes + 2 * 4 * points * lanes) <= 11 * cache_bytes(2)
+        alone = (0 if held else tile_bytes * (1 + vectors(outputs) / 2)) + weights / block
+        if 1.3 * (2 * both + weights * shared / max(1, tiles)) < alone:
+            return together
     # A line that another core has read takes 1.4 ns to write again where they share an L3, 8 ns where they do not.
     # So where L2 holds most of all tiles, each thread has its own: some of them, if those fill a product (128 channels
     # at 28 x 28: as fast as shared ones with one L3, 0.63 of their time with two), or all of them and a part of the
@@ -256,16 +270,15 @@ def winograd_config(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
     # products are all for each thread, too, whether L2 holds them or not (512 at 28 x 28: 0.95).
     local = 2 * tiles * tile_bytes <= 3 * cache_bytes(2)
     few = tiles < _ENOUGH_ROWS * nthreads if local else tiles <= most
-    if few and vectors(outputs) >= 4 * nthreads:
+    if few and may_share:
         return ConvConfig("winograd", tile, max(1, tiles), stream=stream)
     # Threads that share tiles read the weights once for all, but each other's tiles and products from L3. It pays where
     # weights are most of what is read, if they are so read less often (1024 channels at 64 x 64: 0.8 of the time; as
-    # often, 512 at 56 x 56: 1.1), or tiles are few; and needs panels of output channels (2 vectors each) for all.
-    shared = max(1, -(-tiles // max(1, min(_MOST_SHARED, _SHARED_BYTES // both))))  # times that weights are read
+    # often, 512 at 56 x 56: 1.1), or tiles are few.
     own = -(-tiles // (most * nthreads))
     pays = 7 * tiles * both < 3 * weights and (shared < own or tiles < 4 * rows)
-    if not local and pays and vectors(outputs) >= 4 * nthreads:
-        return ConvConfig("winograd", tile, max(1, -(-tiles // shared)), True, stream)
+    if not local and pays and may_share:
+        return together
     return ConvConfig("winograd", tile, _block(tiles, most, nthreads), stream=stream)
 
 
