@@ -24,7 +24,8 @@ from cases.conv import BENCH, Case, make
 
 from fastnets import _C
 from fastnets.ops.conv import PackedConv
-from fastnets.ops.conv_choice import ConvConfig, heuristic
+from fastnets.ops.conv_choice import heuristic
+from fastnets.ops.conv_config import ConvConfig
 from fastnets.ops.conv_tuning import cold_times
 from fastnets.ops.layout import channels_last, empty_channels_last
 

@@ -18,8 +18,10 @@ from fastnets.errors import InputError
 from fastnets.machine import cache_bytes
 from fastnets.ops.conv import OP, ConvConfig, PackedConv, conv
 from fastnets.ops.conv_arguments import window_of
-from fastnets.ops.conv_choice import ConvShape, choose
+from fastnets.ops.conv_choice import choose
+from fastnets.ops.conv_config import ConvShape
 from fastnets.ops.conv_cost import product_rows
+from fastnets.ops.winograd_choice import LARGE_L2
 
 GRADIENT_CASES = [
     Case(2, 5, 6, (7, 8), (3, 3), padding=1, activation="silu", residual=True),
@@ -237,7 +239,9 @@ def test_the_choice_follows_the_shape() -> None:
     assert algorithm(stride=(1, 3, 3)) == "product"
     assert not config().taps
     assert config(out=(1, 14, 14), cin=512, cout=512).taps == (product_rows() > 6)  # weights come from memory
-    assert config(cin=256, cout=256).taps == (product_rows() > 6)  # each item reads more than L2 holds
+    large = cache_bytes(2) >= LARGE_L2
+    assert config(cin=256, cout=256).taps == (product_rows() > 6 and not large)  # each item reads more than L2 holds
+    assert config(cin=256, cout=256).share == large
     assert algorithm(out=(1, 5, 5), dilation=(1, 7, 7)) == "product"  # each tile would hold one output
     assert algorithm(cin=8, cout=8, groups=2) == "grouped"
     assert algorithm(cin=512, cout=512, out=(1, 7, 7), stride=(1, 2, 2)) == "product"  # fewer weights to fetch

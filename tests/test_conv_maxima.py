@@ -12,7 +12,7 @@ import fastnets
 from fastnets import _C
 from fastnets.engine.kernels import Written
 from fastnets.ops import PackedConv, conv_refusals
-from fastnets.ops.conv_choice import ConvConfig
+from fastnets.ops.conv_config import ConvConfig
 
 POOL = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}
 TILES = [(kernel, tile) for (kernel, _), tiles in conv_refusals.TILES.items() for tile in tiles]

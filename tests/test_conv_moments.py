@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import fastnets
 from fastnets.engine.kernels import Moments
 from fastnets.ops import PackedConv, conv_choice, conv_refusals
-from fastnets.ops.conv_choice import ConvConfig
+from fastnets.ops.conv_config import ConvConfig
 
 
 def assert_moments(actual: Tensor, y: Tensor) -> None:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from fastnets.errors import InputError
 from fastnets.ops import conv_transpose_winograd as winograd
-from fastnets.ops.conv_choice import ConvConfig
+from fastnets.ops.conv_config import ConvConfig
 from fastnets.ops.conv_cost import product_rows
 from fastnets.ops.conv_transpose import ConvTransposeCall, PackedConvTranspose, conv_transpose
 from fastnets.ops.epilogue import activation_of

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from fastnets.ops.conv import PackedConv
 from fastnets.ops.conv_arguments import ConvCall, window_of
-from fastnets.ops.conv_choice import ConvConfig, ConvShape, candidates, choose, heuristic, tuning_key
+from fastnets.ops.conv_choice import candidates, choose, heuristic, tuning_key
+from fastnets.ops.conv_config import ConvConfig, ConvShape
 from fastnets.ops.conv_tuning import fastest
 from fastnets.ops.layout import threads
 from fastnets.ops.tuned import TunedChoices, user_choices

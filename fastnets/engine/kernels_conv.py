@@ -11,7 +11,7 @@ from torch import Tensor
 from fastnets.engine.graph import Node
 from fastnets.engine.kernels import Kernel
 from fastnets.ops.conv_arguments import Window
-from fastnets.ops.conv_choice import ConvConfig
+from fastnets.ops.conv_config import ConvConfig
 from fastnets.ops.conv_packed import PackedConv
 from fastnets.ops.conv_transpose import PackedConvTranspose
 from fastnets.ops.inverted_bottleneck_packed import PackedInvertedBottleneck

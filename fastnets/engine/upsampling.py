@@ -23,7 +23,8 @@ from fastnets.engine.kernels import Concat, OpKernel, Terms
 from fastnets.engine.kernels_conv import Conv, Transposed
 from fastnets.ops import conv_transpose_winograd as winograd
 from fastnets.ops.conv_arguments import three
-from fastnets.ops.conv_choice import ConvShape, least_cost
+from fastnets.ops.conv_choice import least_cost
+from fastnets.ops.conv_config import ConvShape
 from fastnets.ops.conv_cost import transposed_cost
 from fastnets.ops.resize import OP as RESIZE
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from fastnets.ops.conv_arguments import ConvCall, Padding, Window, check, window_of
-from fastnets.ops.conv_choice import ConvConfig, choose
+from fastnets.ops.conv_choice import choose
+from fastnets.ops.conv_config import ConvConfig
 from fastnets.ops.conv_packed import PackedConv, pack, refusal, run
 from fastnets.ops.epilogue import Activation, activation_of
 from fastnets.ops.gpu import triton_gradients, triton_implementation

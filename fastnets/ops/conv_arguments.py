@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastnets.errors import InputError
-from fastnets.ops.conv_choice import Axes, ConvConfig, ConvShape
+from fastnets.ops.conv_config import Axes, ConvConfig, ConvShape
 from fastnets.ops.epilogue import Activation
 
 Padding = int | Sequence[int] | Sequence[tuple[int, int]]

@@ -15,7 +15,7 @@ from fastnets.machine import cache_bytes
 from fastnets.ops.conv_refusals import joins_taps
 
 if TYPE_CHECKING:
-    from fastnets.ops.conv_choice import Axes, ConvShape
+    from fastnets.ops.conv_config import Axes, ConvShape
 
 _GATHER, _INPUT, _OUTPUT = 2.0, 4.0, 3.0
 _PAIRS = 3.0  # of a tap in bfloat16, more than of one in float32

@@ -12,7 +12,8 @@ from torch import Tensor
 from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.conv_arguments import ConvCall, Padding, check, three, window_of
-from fastnets.ops.conv_choice import MIXING, ConvConfig, Packing, choose
+from fastnets.ops.conv_choice import MIXING, choose
+from fastnets.ops.conv_config import ConvConfig, Packing
 from fastnets.ops.conv_refusals import REFUSALS
 from fastnets.ops.conv_tuning import tune
 from fastnets.ops.epilogue import activation_of

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from fastnets import _C
 
 if TYPE_CHECKING:
-    from fastnets.ops.conv_choice import ConvShape
+    from fastnets.ops.conv_config import ConvShape
 
 MOST_PLANES = 4
 """Input channels of the planar kernel; more are better gathered a vector at a time."""

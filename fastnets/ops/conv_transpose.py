@@ -22,7 +22,7 @@ from fastnets.ops.arguments import (
     spatial_axes,
     three,
 )
-from fastnets.ops.conv_choice import ConvConfig, Packing, streams
+from fastnets.ops.conv_config import ConvConfig, Packing, streams
 from fastnets.ops.epilogue import Activation, activation_of
 from fastnets.ops.gpu import triton_implementation
 from fastnets.ops.layout import array5, array_of, channels_last, floats_of, threads

@@ -19,9 +19,10 @@ from fastnets import _C
 from fastnets.machine import cache_bytes
 from fastnets.ops.arguments import result_like
 from fastnets.ops.conv_arguments import three
-from fastnets.ops.conv_choice import Axes, ConvConfig, ConvShape, winograd_config
+from fastnets.ops.conv_config import Axes, ConvConfig, ConvShape
 from fastnets.ops.conv_cost import points_of, product_rows, transposed_cost, vectors, winograd_cost
 from fastnets.ops.layout import array5, channels_last, floats_of, threads
+from fastnets.ops.winograd_choice import winograd_config
 
 if TYPE_CHECKING:
     from fastnets.ops.conv_transpose import ConvTransposeCall

@@ -9,7 +9,8 @@ from dataclasses import asdict, replace
 import torch
 
 from fastnets.machine import cache_bytes
-from fastnets.ops.conv_choice import ConvConfig, ConvShape, candidates, tuning_key
+from fastnets.ops.conv_choice import candidates, tuning_key
+from fastnets.ops.conv_config import ConvConfig, ConvShape
 from fastnets.ops.tuned import user_choices
 
 Run = Callable[[], object]

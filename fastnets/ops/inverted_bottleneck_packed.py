@@ -11,7 +11,7 @@ from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.arguments import kernel_refusal, out_refusal, result_like
 from fastnets.ops.conv_arguments import Padding, Window, check_result, check_vectors, window_of
-from fastnets.ops.conv_choice import streams
+from fastnets.ops.conv_config import streams
 from fastnets.ops.epilogue import Activation, activation_of
 from fastnets.ops.layout import KERNEL_DTYPES, array5, array_of, channels_last, floats_of, threads
 

@@ -15,7 +15,7 @@ from fastnets.errors import InputError
 from fastnets.machine import cache_bytes
 from fastnets.ops.arguments import kernel_refusal, out_refusal, result_like
 from fastnets.ops.conv_arguments import Padding, Window, check_result, check_vectors, three, window_of
-from fastnets.ops.conv_choice import ConvShape, streams
+from fastnets.ops.conv_config import ConvShape, streams
 from fastnets.ops.conv_cost import product_cost, strassen_block, strassen_cost
 from fastnets.ops.conv_refusals import strassen_refusal
 from fastnets.ops.epilogue import Activation, activation_of

@@ -11,7 +11,7 @@ from harness import limit_of_sums
 from fastnets.ops.conv import OP as OP
 from fastnets.ops.conv import ConvCall
 from fastnets.ops.conv_arguments import Padding, window_of
-from fastnets.ops.conv_choice import ConvConfig
+from fastnets.ops.conv_config import ConvConfig
 from fastnets.ops.epilogue import activation_of
 
 

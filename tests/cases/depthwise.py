@@ -10,7 +10,7 @@ from cases.conv import Case as ConvCase
 from cases.conv import make as make_conv
 
 from fastnets.ops.conv_arguments import ConvCall, Padding
-from fastnets.ops.conv_choice import ConvConfig
+from fastnets.ops.conv_config import ConvConfig
 from fastnets.ops.depthwise import OP as OP
 
 
