@@ -35,12 +35,13 @@ def winograd_config(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
     shared = max(1, -(-tiles // max(1, min(_MOST_SHARED, _SHARED_BYTES // both))))  # times that weights are read
     together = ConvConfig("winograd", tile, max(1, -(-tiles // shared)), True, stream)
     may_share = vectors(outputs) >= 4 * nthreads  # panels of output channels (2 vectors each) for all
-    # Beside so large an L2, L3 is a mesh that gives a core few bytes a cycle: what is read from there decides. A panel of an item reads all of its tiles, unless L2 holds them beside the weights; threads
-    # that share read tiles and products once. 256 channels at 56 x 56 took 0.75 of the time, 512 at 28 x 28 0.82,
-    # VGG-16's features 0.95, U-Net 0.93 (Emerald Rapids).
+    # Beside so large an L2, L3 is a mesh that gives a core few bytes a cycle: what is read from there decides. A panel
+    # of an item reads all of its tiles, unless L2 holds them beside the weights; threads that share read tiles and
+    # products once. 256 channels at 56 x 56 took 0.75 of the time, 512 at 28 x 28 0.82, VGG-16's features 0.92 and
+    # U-Net 0.93 (Emerald Rapids).
     if may_share and cache_bytes(2) >= LARGE_L2:
         block = block_of(tiles, most, nthreads) if tiles > most else max(1, tiles)
-        held = 20 * block * (tile_bytes + 2 * 4 * points * lanes) <= 11 * cache_bytes(2)
+        held = block * (tile_bytes + 2 * 4 * points * lanes) <= 0.55 * cache_bytes(2)
         alone = (0 if held else tile_bytes * (1 + vectors(outputs) / 2)) + weights / block
         if 1.3 * (2 * both + weights * shared / max(1, tiles)) < alone:
             return together
