@@ -126,8 +126,8 @@ class Strassen {
     }
   }
 
-  // What the next of the seven products of a part fetches of the pair of panels that follows: a piece of the
-  // first one, or of the other, twice what a product reads.
+  // What the next of the seven products of a part fetches of the pair of panels that follows: a part of the
+  // first one or of the other, each of which is twice what a product reads.
   FASTNETS_INLINE PanelAhead ahead() {
     const int64_t bytes = kLanes * (left_ + right_) * static_cast<int64_t>(sizeof(float));
     const int64_t fetch = fetched_++, half = fetches_ / 2;
@@ -141,6 +141,7 @@ class Strassen {
     const int64_t pieces = pieces_of(depth);
     return piece == pieces ? depth : depth * piece / pieces / (2 * kColumns) * (2 * kColumns);
   }
+  // Of all pieces.
   static FASTNETS_INLINE int64_t most_right(int64_t depth) {
     int64_t most = 0;
     for (int64_t piece = 0; piece < pieces_of(depth); ++piece) {
