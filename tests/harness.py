@@ -14,7 +14,7 @@ tests/test_ops.py needs no edit.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from functools import lru_cache
@@ -80,12 +80,12 @@ def in_float64(call: Any) -> Any:
     return replace(call, **changed)
 
 
-def limit_of_sums(module: ModuleType, case: Any, limit: float) -> float:
+def limit_of_sums(op: Any, make: Callable[[Any], Any], case: Any, limit: float) -> float:
     """`limit`, of what the results are before the last activation: that may leave little of them."""
     if case.activation == "none":
         return limit
     both = (replace(case, activation="none"), case)
-    sums, left = (float(module.OP.reference(in_float64(module.make(c))).norm()) for c in both)
+    sums, left = (float(op.reference(in_float64(make(c))).norm()) for c in both)
     return limit * max(1.0, sums / max(left, 1e-30))
 
 

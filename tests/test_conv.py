@@ -303,6 +303,7 @@ def test_wrong_arguments_are_named() -> None:
     for wrong, message in (
         ({"x": x[0]}, "pass \\(N, C, \\*spatial\\)"),
         ({"groups": 3}, "in 3 groups does not fit"),
+        ({"x": x[:, :0], "weight": weight[:, :0]}, "has no input channels: pass one or more"),
         ({"x": x.double()}, "x is torch.float64 and weight torch.float32"),
         ({"bias": torch.zeros(4)}, r"bias has shape \(4,\): pass \(6,\)"),
         ({"stride": 0}, "stride is 0: pass 1 or more"),

@@ -43,9 +43,10 @@ struct Plan {
   Plan(const ConvCall& c, int threads) : call(c), s(c.shape) {
     cin = s.cin / s.groups, cout = s.cout / s.groups;
     depth = whole_depth<T>(s.taps() * cin);
-    // Sums in y have the precision of float32 only, and pieces are whole factors.
-    const bool one = sizeof(T) != sizeof(float) || c.strassen || cin % kColumns<T> != 0;
-    piece = one ? s.taps() : least(s.taps(), cin < kPieceDepth ? kPieceDepth / cin : 1);
+    // Sums in y have the precision of float32 only, and pieces are whole factors. An empty row is one piece.
+    const bool cuts =
+        sizeof(T) == sizeof(float) && !c.strassen && cin % kColumns<T> == 0 && depth > kPieceDepth;
+    piece = !cuts ? s.taps() : cin < kPieceDepth ? kPieceDepth / cin : 1;
     vectors = (cout + Vec::width - 1) / Vec::width;
     panels = (vectors + kPanelVectors - 1) / kPanelVectors;
     blocks = (s.out_pixels() + c.block - 1) / c.block;

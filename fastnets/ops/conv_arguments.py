@@ -113,6 +113,8 @@ def check(call: ConvCall) -> None:
             f"conv: weight {tuple(weight.shape)} in {groups} groups does not fit x {tuple(x.shape)}: pass weight "
             "(Cout, C / groups, *kernel) with Cout a multiple of groups"
         )
+    if weight.shape[1] == 0:
+        raise InputError(f"conv: weight {tuple(weight.shape)} has no input channels: pass one or more")
     if not x.is_floating_point() or weight.dtype != x.dtype:
         raise InputError(f"conv: x is {x.dtype} and weight {weight.dtype}: pass one floating-point dtype")
     check_vectors("conv", call, {"bias": weight.shape[0]})

@@ -139,15 +139,16 @@ def tiles_of(shape: ConvShape) -> tuple[Axes, ...]:
 
 _NARROW_PIXELS = 1024
 _BLOCK_BYTES = cache_bytes(2) // 2  # for the gathered pixels of an item
-_PIECE = 1024  # columns that are gathered at once, in float32 (kPieceDepth in cpu/conv_product.cpp)
+_PIECE = 1024  # columns gathered at once, in float32 and of whole vectors of channels (cpu/conv_product.cpp)
 
 
 def _product(shape: ConvShape, nthreads: int) -> ConvConfig:
     tiles = _C.has_tiles() and shape.itemsize == 2
     rows = 32 if tiles else product_rows()
-    depth = math.prod(shape.kernel) * shape.cin // shape.groups
-    if shape.itemsize == 4:
-        depth = min(depth, max(_PIECE, shape.cin // shape.groups))
+    inputs = shape.cin // shape.groups
+    depth = math.prod(shape.kernel) * inputs
+    if shape.itemsize == 4 and inputs % _C.conv_lanes() == 0:
+        depth = min(depth, max(_PIECE, inputs))
     fitting = _BLOCK_BYTES // (shape.itemsize * depth)
     # Pixels that are read in place may be more than L1 holds: single layers took 1.02 to 1.06 of the time with 56
     # instead of 112, networks 1.0 to 1.01 (Zen 5).

@@ -36,9 +36,9 @@ def winograd_config(shape: ConvShape, tile: Axes, nthreads: int) -> ConvConfig:
     together = ConvConfig("winograd", tile, max(1, -(-tiles // shared)), True, stream)
     may_share = vectors(outputs) >= 4 * nthreads  # panels of output channels (2 vectors each) for all
     # Beside so large an L2, L3 is a mesh that gives a core few bytes a cycle: what is read from there decides. A panel
-    # of an item reads all of its tiles, unless L2 holds them beside the weights; threads that share read tiles and
-    # products once. 256 channels at 56 x 56 took 0.75 of the time, 512 at 28 x 28 0.82, VGG-16's features 0.92 and
-    # U-Net 0.93 (Emerald Rapids).
+    # of an item reads all of its tiles, unless they fill but half of L2; threads that share read tiles and products
+    # once, and wait for each other (128 channels at 28 x 28 read as much either way: 1.07). 256 channels at 56 x 56
+    # took 0.76 of the time, 512 at 28 x 28 0.91, VGG-16's features 0.92 to 0.95 and U-Net 0.93 (Emerald Rapids).
     if may_share and cache_bytes(2) >= LARGE_L2:
         block = block_of(tiles, most, nthreads) if tiles > most else max(1, tiles)
         held = block * (tile_bytes + 2 * 4 * points * lanes) <= 0.55 * cache_bytes(2)
