@@ -243,7 +243,7 @@ def test_the_choice_follows_the_shape() -> None:
     assert config(cin=256, cout=256).taps == (product_rows() > 6 and not large)  # each item reads more than L2 holds
     assert config(cin=256, cout=256).share == large
     assert algorithm(out=(1, 5, 5), dilation=(1, 7, 7)) == "product"  # each tile would hold one output
-    assert algorithm(cin=8, cout=8, groups=2) == "grouped"
+    assert algorithm(cin=4, cout=4, groups=2) == "grouped"
     assert algorithm(cin=512, cout=512, out=(1, 7, 7), stride=(1, 2, 2)) == "product"  # fewer weights to fetch
     assert algorithm(cin=3, kernel=(1, 7, 7), stride=(1, 2, 2)) == "planar"
 
