@@ -5,6 +5,7 @@
 #include "common/cpu_features.h"
 
 namespace fastnets {
+void register_attention(pybind11::module_& m);
 void register_channel_norm(pybind11::module_& m);
 void register_combine(pybind11::module_& m);
 void register_conv(pybind11::module_& m);
@@ -36,6 +37,7 @@ PYBIND11_MODULE(_C, m) {
     for (Isa isa : fastnets::available_isas()) names.emplace_back(fastnets::isa_name(isa));
     return names;
   });
+  fastnets::register_attention(m);
   fastnets::register_channel_norm(m);
   fastnets::register_combine(m);
   fastnets::register_conv(m);

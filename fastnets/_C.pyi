@@ -151,6 +151,16 @@ def norm(
     nthreads: int,
 ) -> None: ...
 def moments(x: _Elements, out: NDArray[np.float64], nthreads: int) -> None: ...
+def attention(
+    q: _Elements,
+    k: _Elements,
+    v: _Elements,
+    out: _Elements,
+    scale: _Floats,
+    bias: _Elements | None,
+    mask: _Elements | None,
+    nthreads: int,
+) -> None: ...
 def channel_norm(
     x: _Elements,
     out: _Elements,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map, tree_map_only
 
+from fastnets.engine.attention import Attention
 from fastnets.engine.gpu_weights import vector_on
 from fastnets.engine.graph import Node
 from fastnets.engine.kernels import Kernel, OpKernel, Rearranged, Torch, pixels
@@ -24,7 +25,7 @@ Run = Callable[[list[Any], Any], Any]
 
 # Operations of torch that lose nothing in 16 bits: they move or compare values, or sum in float32.
 _SAFE = ("max_pool", "avg_pool", "adaptive_", "mean", "upsample_", "pad", "constant_pad", "reflection_pad",
-         "replication_pad", "softmax", "_softmax", "mul", "add", "matmul", "bmm", "scaled_dot_product")  # fmt: skip
+         "replication_pad", "softmax", "_softmax", "mul", "add", "matmul", "bmm", "attention")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Step:
 
 def refusal(kernel: Kernel) -> str | None:
     """Why torch runs what has a kernel on the CPU."""
-    if isinstance(kernel, OpKernel) and kernel.op in (POOL, RESIZE, PAD, CHANNEL_NORM):
+    taken = isinstance(kernel, OpKernel) and kernel.op in (POOL, RESIZE, PAD, CHANNEL_NORM)
+    if taken or isinstance(kernel, Attention):
         return "torch's kernels for the GPU take it"
     return None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastnets.engine.attention import Attention
 from fastnets.engine.graph import Graph, Node
 from fastnets.engine.kernels import Concat, Kernel, Moments, OpKernel, Rearranged, Terms, Torch, View
 from fastnets.engine.kernels_conv import Conv, InvertedBottleneck, Linear, Separable, Transposed, Whole
@@ -51,18 +52,18 @@ def lay_out(graph: Graph, *, any_order: bool = True) -> Layouts:
 
 def _layout_of_input(node: Node, graph: Graph, any_order: bool) -> Tensor:
     """As callers mostly have it, where all its readers can take that."""
-    return _fresh(node, last=any_order and _is_read_in_any_order(node, graph))
+    return _fresh(node, last=any_order and _is_read_contiguous(node, graph))
 
 
-def _is_read_in_any_order(node: Node, graph: Graph) -> bool:
-    """Whether all readers take the value however it lies, or make one that is read so of it, as a cast does."""
+def _is_read_contiguous(node: Node, graph: Graph) -> bool:
+    """Whether all readers take a contiguous value, or make one that is read so of it, as a cast does."""
     readers = _readers(node, graph)
 
     def takes(reader: Node) -> bool:
         if _casts_for_pixels(reader, graph):
             return True
         keeps = isinstance(reader.kernel, OpKernel) and reader.kernel.channel_axis is None and len(reader.inputs) == 1
-        return _is_read_in_any_order(reader, graph) if keeps else _takes_any_order(reader, node)
+        return _is_read_contiguous(reader, graph) if keeps else _reads_last(reader) or _takes_any_order(reader, node)
 
     return bool(readers) and all(map(takes, readers))
 
@@ -96,7 +97,15 @@ def _layout_of(node: Node, layouts: Layouts) -> Tensor:
         return view
     if isinstance(node.kernel, Concat):
         return _fresh(node, last=not any(_together(layouts[source], 1) for source in node.inputs))
+    if isinstance(node.kernel, Attention):
+        return _beside_heads(node)
     return _fresh(node, last=_writes_last(node))
+
+
+def _beside_heads(node: Node) -> Tensor:
+    """Dense memory of (*batch, heads, rows, width), with the heads of a row together: they become one."""
+    *batch, heads, rows, width = node.shape
+    return torch.empty((*batch, rows, heads, width), dtype=node.dtype, device="meta").transpose(-2, -3)
 
 
 def _viewed(node: Node, layouts: Layouts) -> Tensor | None:
@@ -136,7 +145,9 @@ def _writes_last(node: Node) -> bool:
 
 
 def _reads_last(node: Node) -> bool:
-    return isinstance(node.kernel, Linear) or (isinstance(node.kernel, OpKernel) and node.kernel.channel_axis == -1)
+    return isinstance(node.kernel, Attention | Linear) or (
+        isinstance(node.kernel, OpKernel) and node.kernel.channel_axis == -1
+    )
 
 
 def _fresh(node: Node, *, last: bool) -> Tensor:
@@ -154,6 +165,8 @@ def _can_read(node: Node, index: int, layouts: Layouts, any_order: bool) -> bool
         return True
     if isinstance(kernel, Linear):
         return x.is_contiguous()
+    if isinstance(kernel, Attention):
+        return _together(x, -1)
     if isinstance(kernel, OpKernel):
         return _is_cast(node) or _together(x, 1 if x.dim() == 2 else _axis(kernel))
     if isinstance(kernel, OF_PIXELS):

@@ -59,7 +59,7 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 
 VIEWS = {"slice", "select", "view", "reshape", "permute", "transpose", "expand", "squeeze", "unsqueeze", "narrow"}
 VIEWS |= {"chunk", "split", "unbind", "flatten", "unflatten", "movedim", "diagonal", "split_with_sizes", "t", "numpy_T"}
-VIEWS |= {"_unsafe_view", "swapaxes"}
+VIEWS |= {"_unsafe_view", "swapaxes", "mT"}
 SAME = {"alias", "detach", "contiguous", "lift_fresh_copy", "lift", "clone", "dropout", "alpha_dropout"}
 SAME |= {"feature_dropout", "feature_alpha_dropout"}
 

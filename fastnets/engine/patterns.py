@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from fastnets.engine.attention import find_attention
 from fastnets.engine.graph import Graph, Node
 
 aten = torch.ops.aten
@@ -26,6 +27,7 @@ def recognize(graph: Graph) -> None:
         nodes += _sum_of_parts(node)
         nodes.append(node)
     graph.nodes = nodes
+    find_attention(graph)
 
 
 def _sum_of_parts(node: Node) -> list[Node]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastnets.engine.attention import Attention
 from fastnets.engine.graph import Node
 from fastnets.engine.kernels import OpKernel, Terms
 from fastnets.engine.lower import Context, Lowered, rule
@@ -179,3 +180,17 @@ def softmax(node: Node, context: Context) -> Lowered | str:
         return "the kernel is a softmax over channels, or over the last axis"
     call = ChannelNormCall(_NONE, "softmax")
     return OpKernel(CHANNEL_NORM, call, channel_axis=1 if axis == 1 else -1), [x]
+
+
+@rule("attention")
+def attention(node: Node, context: Context) -> Lowered | str:
+    args = node.args
+    scale = torch.as_tensor(args["scale"], dtype=torch.float32).expand(args["batch"][-1])
+    added = [(tuple(shape), None if isinstance(term, Node) else _dense(term)) for shape, term in args["added"]]
+    nodes = [term for _, term in args["added"] if isinstance(term, Node)]
+    kernel = Attention(scale, tuple(args["batch"]), added)
+    return kernel, [args["query"], args["key"], args["value"], *nodes]
+
+
+def _dense(constant: Tensor) -> Tensor:
+    return constant.detach().float().contiguous()

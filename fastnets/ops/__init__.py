@@ -5,6 +5,7 @@ would put it in the place of its function.
 """
 
 from fastnets.ops.activation import activation
+from fastnets.ops.attention import attention
 from fastnets.ops.channel_norm import layer_norm, local_response_norm, softmax
 from fastnets.ops.combine import add, multiply, prelu
 from fastnets.ops.conv import PackedConv, conv
@@ -41,6 +42,7 @@ __all__ = [
     "adaptive_avg_pool",
     "adaptive_max_pool",
     "add",
+    "attention",
     "avg_pool",
     "batch_norm",
     "conv",
