@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from fastnets.errors import InputError
-from fastnets.ops.channel_norm import layer_norm, local_response_norm, softmax
+from fastnets.ops.channel_norm import layer_norm, local_response_norm, normalize, softmax
 
-NUMBERS = {"layer": (1e-5,), "local_response": (5, 0.3, 0.75, 1.5), "softmax": ()}
+NUMBERS = {"layer": (1e-5,), "local_response": (5, 0.3, 0.75, 1.5), "softmax": (), "unit": (1e-12,)}
 
 
 @settings(max_examples=60, deadline=None)
@@ -43,6 +43,12 @@ def test_softmax_of_extreme_values() -> None:
     x = x.repeat(1, 7)[:, :, None]
     actual = softmax(x, implementation="native")
     torch.testing.assert_close(actual, x.softmax(1), rtol=1e-6, atol=1e-30, equal_nan=True)
+
+
+def test_vectors_without_a_length() -> None:
+    x = torch.randn(1, 24, 5)
+    x[0, :, 1], x[0, 3, 2], x[0, 3, 3] = 0, torch.nan, torch.inf
+    torch.testing.assert_close(normalize(x, implementation="native"), functional.normalize(x, dim=1), equal_nan=True)
 
 
 def test_gradient() -> None:

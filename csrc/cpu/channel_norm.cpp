@@ -106,6 +106,19 @@ FASTNETS_INLINE void softmax(const ChannelNormCall& call, const T* x, T* y, floa
   }
 }
 
+template <class T>
+FASTNETS_INLINE void unit(const ChannelNormCall& call, const T* x, T* y) {
+  Vec square = Vec::set(0.0F);
+  each_vector(call.x.channels, [&](int64_t c, int lanes) {
+    const Vec v = load_lanes(x + c, lanes);
+    square = fma(v, v, square);
+  });
+  const float length = __builtin_sqrtf(sum_of(square));
+  const Vec divisor = Vec::set(length < call.epsilon ? call.epsilon : length);  // NaN stays
+  each_vector(call.x.channels,
+              [&](int64_t c, int lanes) { store_lanes(load_lanes(x + c, lanes) / divisor, y + c, lanes); });
+}
+
 // Few channels would leave a pixel's vectors half empty, and its sums are chains of dependent steps: lanes
 // are pixels instead, and `line` holds their values channel by channel.
 constexpr int64_t kFewChannels = 24;
@@ -145,6 +158,7 @@ void normalize_pixel(const ChannelNormCall& call, const T* x, T* y, float* line)
   if (call.kind == ChannelNorm::layer) layer(call, x, y, line);
   if (call.kind == ChannelNorm::local_response) local_response(call, x, y, line);
   if (call.kind == ChannelNorm::softmax) softmax(call, x, y, line);
+  if (call.kind == ChannelNorm::unit) unit(call, x, y);
 }
 
 FASTNETS_INLINE int64_t line_floats(const ChannelNormCall& call) {

@@ -1,4 +1,5 @@
-// What normalizes the channels of each pixel apart from the others: layer norm, local response norm, softmax.
+// What normalizes the channels of each pixel apart from the others: layer norm, local response norm, softmax,
+// and vectors of length 1.
 #pragma once
 
 #include "common/epilogue.h"
@@ -13,6 +14,7 @@ enum class ChannelNorm : int32_t {
   layer,           // (x - mean) / sqrt(variance + epsilon) * scale + shift
   local_response,  // x / (offset + factor / window * sum of x^2 over the window)^power
   softmax,
+  unit,  // x / max(|x|, epsilon)
 };
 
 struct ChannelNormCall {

@@ -19,8 +19,8 @@ void channel_norm(const py::array& x, const py::array& out, int kind, float epsi
   call.y = any_output(out, kChannelNorm, "out", call.x.element);
   require_same_channels(call.x, call.y, kChannelNorm);
   require_same_size(call.x, call.y, kChannelNorm);
-  require(kind >= 0 && kind <= 2,
-          std::string(kChannelNorm) + ": kind is " + std::to_string(kind) + ": pass 0 to 2");
+  require(kind >= 0 && kind <= 3,
+          std::string(kChannelNorm) + ": kind is " + std::to_string(kind) + ": pass 0 to 3");
   require(window >= 1,
           std::string(kChannelNorm) + ": window is " + std::to_string(window) + ": pass 1 or more");
   require(nthreads >= 1,

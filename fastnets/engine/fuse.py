@@ -11,6 +11,7 @@ from fastnets.engine.branches import batch_branches
 from fastnets.engine.graph import Graph, Node, only_user
 from fastnets.engine.kernels import OpKernel, Terms, Torch, View
 from fastnets.engine.kernels_conv import Conv, InvertedBottleneck, Linear, Separable, Whole
+from fastnets.engine.moves import join_borders
 from fastnets.ops.activation import OP as ACTIVATION
 from fastnets.ops.conv_arguments import Window
 
@@ -30,6 +31,8 @@ def fuse(graph: Graph, nthreads: int | None, *, widest_pair: int | None = None) 
     for node in list(graph.nodes):
         _zeros_into_conv(graph, node)
     graph.drop_dead()
+    if nthreads is not None:
+        join_borders(graph)
     for node in list(graph.nodes):
         _into_producer(graph, node)
         _residual_into_producer(graph, node)

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map, tree_map_only
 from fastnets.engine.attention import Attention
 from fastnets.engine.gpu_weights import vector_on
 from fastnets.engine.graph import Node
-from fastnets.engine.kernels import Kernel, OpKernel, Rearranged, Torch, pixels
+from fastnets.engine.kernels import Constant, Kernel, OpKernel, Rearranged, Torch, pixels
 from fastnets.ops.channel_norm import OP as CHANNEL_NORM
 from fastnets.ops.gpu import triton_kernels
 from fastnets.ops.pad import OP as PAD
@@ -48,7 +48,7 @@ class Step:
 def refusal(kernel: Kernel) -> str | None:
     """Why torch runs what has a kernel on the CPU."""
     taken = isinstance(kernel, OpKernel) and kernel.op in (POOL, RESIZE, PAD, CHANNEL_NORM)
-    if taken or isinstance(kernel, Attention):
+    if taken or isinstance(kernel, Attention | Constant):
         return "torch's kernels for the GPU take it"
     return None
 

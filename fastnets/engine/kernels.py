@@ -160,6 +160,22 @@ class Rearranged(Kernel):
 
 
 @dataclass(eq=False)
+class Constant(Kernel):
+    """A copy of a constant, which may repeat its elements: a part of a join."""
+
+    name: ClassVar[str] = "relayout"
+
+    value: Tensor
+
+    @property
+    def constants(self) -> list[Tensor]:
+        return [self.value]
+
+    def emit(self, inputs: list[Tensor], out: Tensor) -> None:
+        rearrange_into(self.value, out)
+
+
+@dataclass(eq=False)
 class Concat(Kernel):
     """Its inputs, which lie beside each other along `axis` in its own memory: producers write there."""
 

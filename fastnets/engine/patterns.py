@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from fastnets.engine.attention import find_attention
 from fastnets.engine.graph import Graph, Node
+from fastnets.engine.moves import rewrite_moves
 
 aten = torch.ops.aten
 
@@ -24,10 +25,14 @@ def recognize(graph: Graph) -> None:
         arguments = _local_response(node)
         if arguments is not None:
             node.op, node.args, node.target = "local_response_norm", arguments, functional.local_response_norm
+        arguments = _unit_vectors(node)
+        if arguments is not None:
+            node.op, node.args, node.target = "normalize", arguments, functional.normalize
         nodes += _sum_of_parts(node)
         nodes.append(node)
     graph.nodes = nodes
     find_attention(graph)
+    rewrite_moves(graph)
 
 
 def _sum_of_parts(node: Node) -> list[Node]:
@@ -86,6 +91,23 @@ def _made(made: list[Node], target: Any, a: Node, b: Node | float, origin: Node)
     shape = a.shape if not isinstance(b, Node) else tuple(map(max, a.shape, b.shape))
     made.append(Node(target._opname, arguments, shape, origin.dtype, origin.layer, target))
     return made[-1]
+
+
+def _unit_vectors(node: Node) -> dict[str, Any] | None:
+    """x / max(|x|, eps), as F.normalize has it: its arguments."""
+    if node.op != "div" or node.args.get("rounding_mode"):
+        return None
+    x, value = node.args["self"], node.args["other"]
+    while isinstance(value, Node) and value.op in ("expand", "expand_as"):
+        value = value.args["self"]
+    if not isinstance(value, Node) or value.op != "clamp_min" or not isinstance(value.args["min"], int | float):
+        return None
+    norm, eps = value.args["self"], value.args["min"]
+    if not isinstance(norm, Node) or norm.op != "linalg_vector_norm" or norm.args["self"] is not x:
+        return None
+    args = norm.args
+    plain = args["ord"] == 2 and args["keepdim"] and not args["dtype"] and args["dim"] and len(args["dim"]) == 1
+    return {"input": x, "p": 2.0, "dim": args["dim"][0], "eps": float(eps)} if plain else None
 
 
 def _local_response(node: Node) -> dict[str, Any] | None:

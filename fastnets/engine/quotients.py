@@ -11,9 +11,10 @@ from __future__ import annotations
 from fastnets.engine.graph import Graph, Node
 from fastnets.engine.kernels import OpKernel, Torch
 from fastnets.engine.kernels_conv import Conv, InvertedBottleneck, Separable, Transposed
+from fastnets.ops.channel_norm import OP as CHANNEL_NORM
 from fastnets.ops.combine import OP as COMBINE
 
-_QUOTIENTS = {"div", "divide", "true_divide", "reciprocal", "rsqrt"}
+_QUOTIENTS = {"div", "divide", "true_divide", "reciprocal", "rsqrt", "normalize"}
 
 
 def sum_directly(graph: Graph) -> None:
@@ -34,6 +35,8 @@ def sum_directly(graph: Graph) -> None:
 def _divides(node: Node) -> bool:
     """Whether it divides by values that it reads, which may be as small as they like."""
     kernel = node.kernel
+    if isinstance(kernel, OpKernel) and kernel.op is CHANNEL_NORM:
+        return bool(kernel.call.kind == "unit")
     if isinstance(kernel, OpKernel) and kernel.op is COMBINE:
         return kernel.call.kind == "divide" and "other" in kernel.fields
     power = node.args.get("exponent", 0)

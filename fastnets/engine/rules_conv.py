@@ -75,6 +75,17 @@ def linear(node: Node, context: Context) -> Lowered | str:
     return kernel, [x]
 
 
+@rule("matmul")
+def matmul(node: Node, context: Context) -> Lowered | str:
+    """By a constant matrix: a linear layer."""
+    x, weight = node.args["self"], node.args["other"]
+    if not isinstance(x, Node) or not isinstance(weight, Tensor) or weight.dim() != 2 or len(x.shape) < 2:
+        return "there is no kernel for a product of two values"
+    window = Window((1,), ((0, 0),), (1,))
+    packs = context.packs_of(weight, 0)  # not those of a linear layer of the same matrix, which it transposes
+    return Linear(weight.t().unsqueeze(-1), window, 1, packs), [x]
+
+
 def _window(args: dict[str, Any]) -> Window:
     """That of our own operators: zeros before and after each axis in one list."""
     flat = args["padding"]

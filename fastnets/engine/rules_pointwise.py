@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastnets.engine.graph import Node
-from fastnets.engine.kernels import Concat, OpKernel, Rearranged, Terms, pixels
+from fastnets.engine.kernels import Concat, Constant, OpKernel, Rearranged, Terms, pixels
 from fastnets.engine.lower import Context, Lowered, rule
 from fastnets.ops.activation import OP as ACTIVATION
 from fastnets.ops.activation import ActivationCall
@@ -194,6 +194,11 @@ def channel_shuffle(node: Node, context: Context) -> Lowered | str:
     groups, x = node.args["groups"], node.args["self"]
     split = (-1, groups, x.shape[1] // groups, *x.shape[2:])
     return Rearranged(lambda value: value.view(split).transpose(1, 2)), [x]
+
+
+@rule("constant")
+def constant(node: Node, context: Context) -> Lowered | str:
+    return Constant(node.args["value"].detach()), []
 
 
 @rule("cat")

@@ -172,6 +172,16 @@ def local_response(node: Node, context: Context) -> Lowered | str:
     return OpKernel(CHANNEL_NORM, call, takes={"activation": "activation"}), [x]
 
 
+@rule("normalize")
+def normalize(node: Node, context: Context) -> Lowered | str:
+    x, axes = node.args["input"], len(node.shape)
+    axis = node.args["dim"] % axes
+    if axis not in (1, axes - 1) or not 2 <= axes <= 5:
+        return "the kernel normalizes channels, or the last axis"
+    call = ChannelNormCall(_NONE, "unit", (float(node.args["eps"]),))
+    return OpKernel(CHANNEL_NORM, call, channel_axis=1 if axis == 1 else -1), [x]
+
+
 @rule("softmax", "_softmax")
 def softmax(node: Node, context: Context) -> Lowered | str:
     x, axes = node.args["self"], len(node.shape)

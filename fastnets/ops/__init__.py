@@ -6,7 +6,7 @@ would put it in the place of its function.
 
 from fastnets.ops.activation import activation
 from fastnets.ops.attention import attention
-from fastnets.ops.channel_norm import layer_norm, local_response_norm, softmax
+from fastnets.ops.channel_norm import layer_norm, local_response_norm, normalize, softmax
 from fastnets.ops.combine import add, multiply, prelu
 from fastnets.ops.conv import PackedConv, conv
 from fastnets.ops.conv_transpose import PackedConvTranspose, conv_transpose
@@ -61,6 +61,7 @@ __all__ = [
     "moments",
     "multiply",
     "nms",
+    "normalize",
     "pad",
     "prelu",
     "resize",

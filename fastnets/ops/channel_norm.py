@@ -1,4 +1,4 @@
-"""channel_norm: layer norm, local response norm and softmax over the channels of each pixel."""
+"""channel_norm: layer norm, local response norm, softmax and vectors of length 1 of the channels of each pixel."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from fastnets.ops.library import register, with_activation
 from fastnets.ops.registry import Implementation, Op
 
 # In the order of `enum class ChannelNorm` in csrc/cpu/channel_norm.h.
-KINDS = ("layer", "local_response", "softmax")
+KINDS = ("layer", "local_response", "softmax", "unit")
 _NONE = Activation()
 
 
 @dataclass(frozen=True)
 class ChannelNormCall:
-    """The checked arguments. numbers: (eps,) of a layer norm; (size, alpha, beta, k) of a local response norm."""
+    """The checked arguments. numbers: (eps,) of layer norm and unit; (size, alpha, beta, k) of local response norm."""
 
     x: Tensor
     kind: str
@@ -92,6 +92,13 @@ def softmax(x: Tensor, *, implementation: str | None = None) -> Tensor:
     return result
 
 
+def normalize(x: Tensor, *, eps: float = 1e-12, implementation: str | None = None) -> Tensor:
+    """x / max(|x|, eps) with the 2-norm over the channels of each pixel; differentiable. See layer_norm."""
+    spatial_axes("channel_norm", x)
+    result: Tensor = _operator(x, "unit", [eps], None, None, "none", [], implementation)
+    return result
+
+
 def _refusal(call: ChannelNormCall) -> str | None:
     return kernel_refusal(call.x, call.out) or out_refusal(call.out)
 
@@ -103,7 +110,7 @@ def _run(call: ChannelNormCall) -> Tensor:
         x=array5(channels_last(call.x)),
         out=array5(out),
         kind=KINDS.index(call.kind),
-        epsilon=call.numbers[0] if call.kind == "layer" else 0,
+        epsilon=call.numbers[0] if call.kind in ("layer", "unit") else 0,
         window=int(size),
         factor=alpha,
         power=beta,
@@ -121,6 +128,8 @@ def _run(call: ChannelNormCall) -> Tensor:
 def _reference(call: ChannelNormCall) -> Tensor:
     if call.kind == "softmax":
         return call.activation(call.x.softmax(dim=1))
+    if call.kind == "unit":
+        return call.activation(functional.normalize(call.x, dim=1, eps=call.numbers[0]))
     if call.kind == "layer":
         last = functional.layer_norm(call.x.movedim(1, -1), call.x.shape[1:2], call.weight, call.bias, call.numbers[0])
         return call.activation(last.movedim(-1, 1))

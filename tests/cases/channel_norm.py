@@ -57,6 +57,8 @@ CASES = [
     Case((1, 5, 4, 5, 3), "softmax", mean=1000),
     Case((1, 21, 50, 47), "softmax"),
     Case((1, 96, 30, 31), "layer", (1e-6,), affine=True),
+    *(Case((2, c, 7, 5), "unit", (1e-12,)) for c in (1, 2, 3, 21, 64, 728)),
+    Case((1, 12, 4, 5, 3), "unit", (7.0,), activation="relu"),
     Case((0, 4, 6, 6), "softmax"),
     Case((0, 4, 6, 6), "layer", (1e-5,)),
 ]
