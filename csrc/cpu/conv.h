@@ -1,7 +1,8 @@
 // Convolution of channels-last tensors by packed weights. One description for 1, 2 and 3 spatial axes:
 // z, y, x, where a missing axis has size 1, kernel 1, stride 1, dilation 1 and no padding.
 //
-// Seven kernels compute it: conv_product.cpp (any), conv_direct.cpp (any of bfloat16, by tiles),
+// Eight kernels compute it: conv_product.cpp (any), conv_groups.cpp (the same without gathering, for groups),
+// conv_direct.cpp (any of bfloat16, by tiles),
 // conv_winograd.cpp (stride 1, kernel 3 along the axes that it transforms and 1 along the others),
 // conv_planar.cpp (few input channels), conv_narrow.cpp (1x1 to few output channels), conv_grouped.cpp (few
 // channels a group) and conv_depthwise.cpp (one). Weights are packed for one of them by conv_pack.cpp.
@@ -76,6 +77,7 @@ FASTNETS_DECLARE_AMX(int, conv_depth, (Element element));
 
 // Bytes of scratch for `threads` threads.
 FASTNETS_DECLARE_AMX(int64_t, conv_product_scratch, (const ConvCall& call, int threads));
+FASTNETS_DECLARE_BF16(int64_t, conv_groups_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE_TILES(int64_t, conv_direct_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE_BF16(int64_t, conv_winograd_scratch, (const ConvCall& call, int threads));
 FASTNETS_DECLARE_BF16(int64_t, conv_depthwise_scratch, (const ConvCall& call, int threads));
@@ -85,6 +87,7 @@ FASTNETS_DECLARE(int64_t, conv_grouped_scratch, (const ConvCall& call, int threa
 
 // All threads of a team call these with the same `call` and `scratch`.
 FASTNETS_DECLARE_AMX(void, conv_product, (const ConvCall& call, void* scratch, ThreadContext& context));
+FASTNETS_DECLARE_BF16(void, conv_groups, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE_TILES(void, conv_direct, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE_BF16(void, conv_winograd, (const ConvCall& call, void* scratch, ThreadContext& context));
 FASTNETS_DECLARE_BF16(void, conv_depthwise, (const ConvCall& call, void* scratch, ThreadContext& context));

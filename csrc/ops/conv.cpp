@@ -173,7 +173,7 @@ class PackedConv {
     retain(py::cast(this));
     submit(
         call, [](auto& c) { return Slots{slot(c.x), slot(c.y), slot(c.maxima), slot(c.epilogue.residual)}; },
-        scratch_function(), kernel_function(), nthreads);
+        scratch_function(s), kernel_function(s), nthreads);
   }
 
  private:
@@ -297,8 +297,18 @@ class PackedConv {
   using ScratchFunction = int64_t (*)(const ConvCall&, int);
   using KernelFunction = void (*)(const ConvCall&, void*, ThreadContext&);
 
-  ScratchFunction scratch_function() const {
-    return algorithm_ == "product"     ? FASTNETS_CALL_OF(element_, conv_product_scratch)
+  // Whether conv_groups runs a product: of groups whose taps are whole factors, in as many items as threads
+  // count.
+  bool without_gathering(const ConvShape& s) const {
+    const bool whole = FASTNETS_CALL(conv_depth)(element_) == FASTNETS_CALL(conv_steps)(element_) &&
+                       cin_ / groups_ % FASTNETS_CALL(conv_steps)(element_) == 0;
+    return algorithm_ == "product" && groups_ > 1 && s.taps() > 1 && whole &&
+           s.batch * s.out[0] * s.out[1] * groups_ <= kMostRows;
+  }
+
+  ScratchFunction scratch_function(const ConvShape& s) const {
+    return without_gathering(s)        ? FASTNETS_CALL_OF(element_, conv_groups_scratch)
+           : algorithm_ == "product"   ? FASTNETS_CALL_OF(element_, conv_product_scratch)
            : algorithm_ == "strassen"  ? FASTNETS_CALL_OF(element_, conv_product_scratch)
            : algorithm_ == "direct"    ? FASTNETS_CALL(conv_direct_scratch)
            : algorithm_ == "winograd"  ? FASTNETS_CALL_OF(element_, conv_winograd_scratch)
@@ -308,8 +318,9 @@ class PackedConv {
                                        : FASTNETS_CALL(conv_grouped_scratch);
   }
 
-  KernelFunction kernel_function() const {
-    return algorithm_ == "product"     ? FASTNETS_CALL_OF(element_, conv_product)
+  KernelFunction kernel_function(const ConvShape& s) const {
+    return without_gathering(s)        ? FASTNETS_CALL_OF(element_, conv_groups)
+           : algorithm_ == "product"   ? FASTNETS_CALL_OF(element_, conv_product)
            : algorithm_ == "strassen"  ? FASTNETS_CALL_OF(element_, conv_product)
            : algorithm_ == "direct"    ? FASTNETS_CALL(conv_direct)
            : algorithm_ == "winograd"  ? FASTNETS_CALL_OF(element_, conv_winograd)

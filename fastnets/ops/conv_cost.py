@@ -42,11 +42,21 @@ def product_cost(shape: ConvShape) -> float:
     bf16 = shape.itemsize == 2
     steps = _C.conv_steps(bf16)
     multiply = shape.pixels * taps * inputs * vectors(outputs) / (_C.conv_rate(bf16) * _PRODUCT_SHARE)
-    gather = (_PAIRS if steps > 1 else 0.0) + -(-vectors(inputs) // steps) * _GATHER
+    vector = -(-vectors(inputs) // steps) * _GATHER
+    copied = shape.pixels * taps * (vector + (_PAIRS if steps > 1 else 0.0)) if taps > 1 else 0.0
+    if copies_groups(shape):
+        copied = shape.pixels * math.prod(shape.stride) * _HALO * vector
     fetch = taps * inputs * vectors(outputs) * _FETCH[product_rows()] * shape.itemsize / 4
     if bf16 and _C.has_tiles():  # sums leave tiles through memory
         multiply += shape.pixels * vectors(outputs) * _TILE_STORE
-    return shape.groups * (multiply + (shape.pixels * taps * gather if taps > 1 else 0.0) + fetch)
+    return shape.groups * (multiply + copied + fetch)
+
+
+def copies_groups(shape: ConvShape) -> bool:
+    """Whether products of groups copy their inputs once, and not once a tap (PackedConv in csrc/ops/conv.cpp)."""
+    bf16, taps = shape.itemsize == 2, math.prod(shape.kernel)
+    whole = shape.cin // shape.groups % _C.conv_steps(bf16) == 0 and not (bf16 and _C.has_tiles())
+    return shape.groups > 1 and taps > 1 and whole
 
 
 def direct_cost(shape: ConvShape) -> float:

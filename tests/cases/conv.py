@@ -235,6 +235,36 @@ CASES = [
     Case(2, 20, 20, (8, 17), (3, 3), stride=2, padding=1, groups=5, residual=True, activation="silu"),
     Case(1, 40, 40, (5, 6, 7), (3, 3, 3), padding=2, dilation=2, groups=40),
     Case(1, 6, 12, (9, 9), (3, 3), padding=1, groups=6),
+    *(
+        Case(2, 3 * size, 3 * size, (7, 31), (3, 3), padding=1, groups=3, config=ConvConfig("product", block=20))
+        for size in (4, 10, 16, 40, 70)
+    ),
+    Case(
+        1,
+        48,
+        96,
+        (30, 47),
+        (3, 5),
+        stride=(2, 3),
+        padding=((0, 2), (3, 1)),
+        groups=3,
+        activation="silu",
+        config=ConvConfig("product"),
+    ),
+    Case(
+        1,
+        32,
+        64,
+        (6, 7, 20),
+        (3, 3, 3),
+        padding=2,
+        dilation=2,
+        groups=2,
+        residual=True,
+        activation="relu",
+        config=ConvConfig("product"),
+    ),
+    Case(1, 32, 32, (300,), (9,), padding=30, dilation=7, groups=2, config=ConvConfig("product")),
     # nothing to do
     Case(0, 16, 8, (9, 9), (3, 3), padding=1),
     *_tiles(),
