@@ -1,18 +1,11 @@
 #include "cpu/channel_norm.h"
 
+#include "cpu/lane_sums.h"
 #include "cpu/pixel_rows.h"
 
 namespace fastnets {
 namespace FASTNETS_LEVEL {
 namespace {
-
-FASTNETS_INLINE float sum_of(Vec v) {
-  alignas(64) float lanes[Vec::width];
-  v.store(lanes);
-  double sum = 0;
-  for (const float lane : lanes) sum += lane;
-  return static_cast<float>(sum);
-}
 
 // One pixel. `line` has room for the channels and a vector more; whole vectors of it are read.
 
@@ -22,25 +15,23 @@ FASTNETS_INLINE void layer(const ChannelNormCall& call, const T* x, T* y, float*
   const float count = static_cast<float>(channels);
   // Differences from the first channel, then from the mean: a large mean costs no precision.
   const Vec first = Vec::set(value_of(x[0])), zero = Vec::set(0.0F);
-  zero.store(line + (channels - 1) / Vec::width * Vec::width);
   Vec sum = zero;
-  for (int64_t c = 0; c < channels; c += Vec::width) {
-    const int lanes = lanes_at(c, channels);
-    (Vec::load(x + c, lanes) - first).store(line + c, lanes);
-    sum = sum + Vec::load(line + c);
-  }
-  const Vec mean = Vec::set(sum_of(sum) / count);
+  each_vector(channels, [&](int64_t c, int lanes) {
+    const Vec v = first_lanes(load_lanes(x + c, lanes) - first, lanes, zero);
+    v.store(line + c);
+    sum = sum + v;
+  });
+  const Vec mean = Vec::set(lane_sum(sum) / count);
   Vec square = zero;
-  for (int64_t c = 0; c < channels; c += Vec::width) {
-    (Vec::load(line + c) - mean).store(line + c, lanes_at(c, channels));
-    const Vec d = Vec::load(line + c);
+  each_vector(channels, [&](int64_t c, int lanes) {
+    const Vec d = first_lanes(Vec::load(line + c) - mean, lanes, zero);
+    d.store(line + c);
     square = fma(d, d, square);
-  }
-  const Vec inverse = Vec::set(1.0F / __builtin_sqrtf(sum_of(square) / count + call.epsilon));
-  for (int64_t c = 0; c < channels; c += Vec::width) {
-    const int lanes = lanes_at(c, channels);
-    ChannelTerms(call.epilogue, c, lanes)(Vec::load(line + c) * inverse).store(y + c, lanes);
-  }
+  });
+  const Vec inverse = Vec::set(1.0F / __builtin_sqrtf(lane_sum(square) / count + call.epsilon));
+  each_vector(channels, [&](int64_t c, int lanes) {
+    store_lanes(ChannelTerms(call.epilogue, c, lanes)(Vec::load(line + c) * inverse), y + c, lanes);
+  });
 }
 
 // A base to the power -p. Networks use 0.75, which two roots give 20 times faster than powf.
@@ -84,12 +75,12 @@ template <class T>
 FASTNETS_INLINE void softmax(const ChannelNormCall& call, const T* x, T* y, float* line) {
   const int64_t channels = call.x.channels;
   const Vec least = Vec::set(-std::numeric_limits<float>::infinity());
-  least.store(line + (channels - 1) / Vec::width * Vec::width);
   Vec largest = least;
-  for (int64_t c = 0; c < channels; c += Vec::width) {
-    Vec::load(x + c, lanes_at(c, channels)).store(line + c, lanes_at(c, channels));
-    largest = max(largest, Vec::load(line + c));
-  }
+  each_vector(channels, [&](int64_t c, int lanes) {
+    const Vec v = first_lanes(load_lanes(x + c, lanes), lanes, least);
+    v.store(line + c);
+    largest = max(largest, v);
+  });
   alignas(64) float lanes_of[Vec::width];
   largest.store(lanes_of);
   float most = lanes_of[0];
@@ -100,7 +91,7 @@ FASTNETS_INLINE void softmax(const ChannelNormCall& call, const T* x, T* y, floa
     e.store(line + c);
     sum = sum + e;
   }
-  const Vec inverse = Vec::set(1.0F / sum_of(sum));
+  const Vec inverse = Vec::set(1.0F / lane_sum(sum));
   for (int64_t c = 0; c < channels; c += Vec::width) {
     (Vec::load(line + c) * inverse).store(y + c, lanes_at(c, channels));
   }
@@ -113,7 +104,7 @@ FASTNETS_INLINE void unit(const ChannelNormCall& call, const T* x, T* y) {
     const Vec v = load_lanes(x + c, lanes);
     square = fma(v, v, square);
   });
-  const float length = __builtin_sqrtf(sum_of(square));
+  const float length = __builtin_sqrtf(lane_sum(square));
   const Vec divisor = Vec::set(length < call.epsilon ? call.epsilon : length);  // NaN stays
   each_vector(call.x.channels,
               [&](int64_t c, int lanes) { store_lanes(load_lanes(x + c, lanes) / divisor, y + c, lanes); });

@@ -6,8 +6,8 @@
 namespace fastnets {
 namespace FASTNETS_LEVEL {
 
-// Lane i is the sum of all lanes of v[i], for as many vectors as one has lanes: a tree that adds halves of
-// two vectors at a time, 3 instructions a vector.
+// lane_sums: lane i is the sum of all lanes of v[i], for as many vectors as one has lanes: a tree that adds
+// halves of two vectors at a time, 3 instructions a vector. lane_sum: of one vector.
 #if defined(FASTNETS_LEVEL_avx512)
 
 FASTNETS_INLINE __m512 add_pairs(__m512 a, __m512 b) {
@@ -31,6 +31,8 @@ FASTNETS_INLINE Vec lane_sums(const Vec (&v)[16]) {
   return {add_quarters(add_quarters(four[0], four[1]), add_quarters(four[2], four[3]))};
 }
 
+FASTNETS_INLINE float lane_sum(Vec v) { return _mm512_reduce_add_ps(v.v); }
+
 #elif defined(FASTNETS_LEVEL_avx2)
 
 FASTNETS_INLINE __m256 add_pairs(__m256 a, __m256 b) {
@@ -47,11 +49,18 @@ FASTNETS_INLINE Vec lane_sums(const Vec (&v)[8]) {
   return {_mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31))};
 }
 
+FASTNETS_INLINE float lane_sum(Vec v) {
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(v.v), _mm256_extractf128_ps(v.v, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
 #else
 
+FASTNETS_INLINE float lane_sum(Vec v) { return (v.v[0] + v.v[1]) + (v.v[2] + v.v[3]); }
 FASTNETS_INLINE Vec lane_sums(const Vec (&v)[4]) {
   Vec sums;
-  for (int i = 0; i < 4; ++i) sums.v[i] = (v[i].v[0] + v[i].v[1]) + (v[i].v[2] + v[i].v[3]);
+  for (int i = 0; i < 4; ++i) sums.v[i] = lane_sum(v[i]);
   return sums;
 }
 

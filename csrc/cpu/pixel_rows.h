@@ -12,6 +12,12 @@ FASTNETS_INLINE int lanes_at(int64_t i, int64_t n) {
   return n - i < Vec::width ? static_cast<int>(n - i) : Vec::width;
 }
 
+// `v` in the first lanes, and `other` in the rest. A vector that is stored in parts would be loaded late.
+FASTNETS_INLINE Vec first_lanes(Vec v, int lanes, Vec other) {
+  alignas(64) static constexpr float kLane[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  return lanes == Vec::width ? v : if_less(Vec::load(kLane), Vec::set(static_cast<float>(lanes)), v, other);
+}
+
 // body(i, lanes) for each vector of n elements; `lanes` is a constant in all but the last.
 template <class Body>
 FASTNETS_INLINE void each_vector(int64_t n, const Body& body) {
