@@ -1,10 +1,11 @@
-"""Networks of other packages, as they are: how near optimize() comes to torch in float64, and its time beside torch's.
+"""Networks of other packages, as they are: how near optimize() comes to torch in float64, and its time beside others'.
 
     python bench/others.py [--threads 2] [--only resnet] [--minutes 30]
 
-torch runs eagerly on channels-last images. Each network has a process of its own, in which the two take turns.
+torch runs eagerly on channels-last images. Each network has a process of its own, in which ours and torch take turns,
+with OpenVINO in another process, if it is installed and takes the network.
 Writes bench/results/<processor>/others_fp32_<threads>threads_<isa>.csv, whose rows of other networks stay as they are.
-`pip install timm torchvision segmentation-models-pytorch monai`: networks of packages that are missing are left out.
+`pip install timm torchvision segmentation-models-pytorch monai einops`: networks of missing packages are left out.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ import argparse
 import copy
 import importlib.util
 import json
+import math
 import statistics
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from common import provenance, result_file, spread, update
+from model_peers import openvino
 from model_zoo import from_torchvision
 from rich.progress import track
 from torch import Tensor, nn
@@ -133,20 +137,56 @@ def error(actual: Any, expected: Any) -> float:
     return max(float((a.double() - e).abs().max() / e.abs().max()) for a, e in pairs if isinstance(e, Tensor))
 
 
-def times(runs: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
-    """Milliseconds of a call: the median of each turn, after a pause in which the other's threads fall asleep."""
-    found: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(TURNS + 1):
-        for name, run in runs.items():
+def turn(run: Callable[[], Any]) -> float:
+    """Milliseconds of a call, the median."""
+    calls, end = [], time.perf_counter() + SECONDS
+    while not calls or time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        calls.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(calls)
+
+
+def times(turns: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """What each turn gives, after a pause in which the others' threads fall asleep."""
+    found: dict[str, list[float]] = {name: [] for name in turns}
+    for number in range(TURNS + 1):
+        for name, take in turns.items():
             time.sleep(0.05)
-            calls, end = [], time.perf_counter() + SECONDS
-            while not calls or time.perf_counter() < end:
-                start = time.perf_counter()
-                run()
-                calls.append(1e3 * (time.perf_counter() - start))
-            if turn:  # the first one fills caches
-                found[name].append(statistics.median(calls))
+            taken = take()
+            if number:  # the first one fills caches
+                found[name].append(taken)
     return found
+
+
+class OpenVino:
+    """The network in OpenVINO, in a process that ends with it: it converts not all, and may crash."""
+
+    def __init__(self, package: str, name: str, threads: int) -> None:
+        command = [sys.executable, __file__, "--threads", str(threads), "--openvino", package, name]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True)
+
+    def turn(self) -> float:
+        """Milliseconds of a call; NaN where there is no such process."""
+        try:
+            assert self.process.stdin is not None and self.process.stdout is not None  # noqa: PT018  pipes, both
+            self.process.stdin.write("turn\n")
+            self.process.stdin.flush()
+            return float(self.process.stdout.readline() or "nan")
+        except BrokenPipeError:
+            return math.nan
+
+    @staticmethod
+    def serve(package: str, name: str, threads: int) -> None:
+        """What the process does: a line for each line."""
+        answers, sys.stdout = sys.stdout, sys.stderr  # others print to it
+        with torch.inference_mode(False):
+            model, x = build(package, name)
+            network = SimpleNamespace(model=lambda: model, input=lambda: x)
+            run, _ = openvino(network, threads, "fp32")  # type: ignore[arg-type]
+        for _ in sys.stdin:
+            print(turn(run), file=answers, flush=True)
 
 
 @torch.inference_mode()
@@ -162,10 +202,16 @@ def measured(package: str, name: str, threads: int) -> dict[str, object]:
     share = ours.explain(runs=3).torch_share
     form = {4: torch.channels_last, 5: torch.channels_last_3d}[x.dim()]
     model, there = model.to(memory_format=form), x.to(memory_format=form)
-    found = times({"ours": lambda: ours(x), "torch": lambda: model(there)})
+    peer = OpenVino(package, name, threads) if importlib.util.find_spec("openvino") else None
+    turns = {"ours": lambda: turn(lambda: ours(x)), "torch": lambda: turn(lambda: model(there))}
+    found = times(turns if peer is None else turns | {"openvino": peer.turn})
+    if peer is not None:
+        peer.process.kill()
     mine, theirs = statistics.median(found["ours"]), statistics.median(found["torch"])
+    third = statistics.median(found.get("openvino", [math.nan]))
+    names = ["torch", "torchvision" if package == "torchvision" else package.replace("_", "-")]
     return {
-        **provenance(threads, "torch", "torchvision" if package == "torchvision" else package.replace("_", "-")),
+        **provenance(threads, *names, *([] if math.isnan(third) else ["openvino"])),
         "isa": _C.active_isa(),
         "package": package,
         "network": name,
@@ -175,6 +221,9 @@ def measured(package: str, name: str, threads: int) -> dict[str, object]:
         "torch_ms": round(theirs, 3),
         "torch_spread": round(spread(found["torch"]), 3),
         "torch_ratio": round(theirs / mine, 2),
+        "openvino_ms": "" if math.isnan(third) else round(third, 3),
+        "openvino_spread": "" if math.isnan(third) else round(spread(found["openvino"]), 3),
+        "openvino_ratio": "" if math.isnan(third) else round(third / mine, 2),
         "error": f"{wrong:.1e}",
         "torch_error": f"{torch_wrong:.1e}",
         "torch_share": round(share, 2),
@@ -187,7 +236,11 @@ def main() -> None:
     parser.add_argument("--only", default="", help="networks whose package/name contains this")
     parser.add_argument("--minutes", type=float, default=60, help="start no network after this time")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--openvino", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.openvino:
+        OpenVino.serve(*args.openvino, args.threads)
+        return
     if args.one:
         print(json.dumps(measured(*args.one, args.threads)))
         return

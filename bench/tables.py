@@ -116,19 +116,25 @@ def best(paths: dict[str, Path]) -> None:
 
 
 def of_others(rows: list[Row]) -> str:
-    ratios = [float(row["torch_ratio"]) for row in rows]
+    """How many times as fast, from the least to the largest ratio."""
+    said = []
+    for peer in ("torch", "openvino"):
+        ratios = [float(row[f"{peer}_ratio"]) for row in rows if row.get(f"{peer}_ratio")]
+        if ratios:
+            count = "" if len(ratios) == len(rows) else f" (of {len(ratios)})"
+            said.append(f"{PEERS[peer]}{count} {span(ratios)}, {statistics.median(ratios):.2f} in the middle")
     worst = max(float(row["error"]) for row in rows)
-    middle = statistics.median(ratios)
-    said = f"{len(rows)} networks: {span(ratios)}, {middle:.2f} in the middle"
-    return f"{said}; errors up to {worst:.1e} of the largest value."
+    return f"{len(rows)} networks: {'; '.join(said)}; errors up to {worst:.1e} of the largest value."
 
 
 def others(rows: list[Row]) -> None:
     """A line a network of another package, and one of all before them."""
     print(of_others(rows) + "\n")
-    names = {"ours_ms": "ms", "torch_ratio": "torch", "torch_share": "torch's steps", "error": "error"}
-    names["torch_error"] = "of torch"
-    lines = [[f"{row['package']} {row['network']}", row["shape"], *(row[name] for name in names)] for row in rows]
+    names = {"ours_ms": "ms", "torch_ratio": "torch", "openvino_ratio": "OpenVINO", "torch_share": "torch's steps"}
+    names |= {"error": "error", "torch_error": "of torch"}
+    if not any(row.get("openvino_ratio") for row in rows):
+        del names["openvino_ratio"]
+    lines = [[f"{r['package']} {r['network']}", r["shape"], *(r.get(name) or "–" for name in names)] for r in rows]
     print_table(["network", "input", *names.values()], lines)
 
 
@@ -153,7 +159,7 @@ def summary() -> None:
     print()
     kinds(rows_of(zen_5 / "ops_2threads_avx512_bf16.csv"))
     print()
-    print(of_others(rows_of(zen_5 / "others_fp32_2threads_avx512_bf16.csv")))
+    print("Zen 5, " + of_others(rows_of(zen_5 / "others_fp32_2threads_avx512_bf16.csv")))
 
 
 def report() -> None:

@@ -13,6 +13,7 @@ void register_conv_transpose(pybind11::module_& m);
 void register_conv_transpose_winograd(pybind11::module_& m);
 void register_grid_sample(pybind11::module_& m);
 void register_inverted_bottleneck(pybind11::module_& m);
+void register_matmul(pybind11::module_& m);
 void register_nms(pybind11::module_& m);
 void register_norm(pybind11::module_& m);
 void register_peak(pybind11::module_& m);
@@ -45,6 +46,7 @@ PYBIND11_MODULE(_C, m) {
   fastnets::register_conv_transpose_winograd(m);
   fastnets::register_grid_sample(m);
   fastnets::register_inverted_bottleneck(m);
+  fastnets::register_matmul(m);
   fastnets::register_nms(m);
   fastnets::register_norm(m);
   fastnets::register_peak(m);

@@ -84,6 +84,10 @@ OTHERS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "weights read twice": lambda q, k, v: (lambda w: w @ v + w.sum(-1, keepdim=True))((q @ k.mT).softmax(-1)),
     "a factor a query": lambda q, k, v: (q @ k.mT * torch.rand(TOKENS, 1)).softmax(-1) @ v,
     "no softmax": lambda q, k, v: q @ k.mT @ v,
+    "no softmax, by einsum": lambda q, k, v: q @ torch.einsum("bhmd,bhmn->bhdn", k, v),
+    "a matrix of each head": lambda q, k, v: (torch.rand(HEADS, DEPTH, DEPTH) @ q.mT @ k @ v.mT).mT,
+    "times a constant": lambda q, k, v: (q @ torch.rand(HEADS, DEPTH, TOKENS) + k @ torch.rand(DEPTH, TOKENS)) @ v,
+    "a vector": lambda q, k, v: q @ (k[:, :, :1].mT * 0.1) + v,
     "channels attend": lambda q, k, v: ((q.mT @ k).softmax(-1) @ v.mT).mT,
     "heads in the middle": lambda q, k, v: torch.einsum("bhij,bhjd->bihd", (q @ k.mT).softmax(-1), v).transpose(1, 2),
     "one batch for all": lambda q, k, v: (q @ k[:1].mT).softmax(-1) @ v,
@@ -108,6 +112,14 @@ def test_equals_the_network(name: str, dtype: str) -> None:
     if name in ONE_STEP:
         assert kernels.count("attention") == 1, kernels
         assert not any(k.startswith("torch") for k in kernels), kernels
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_torch_multiplies_nothing(name: str) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(BATCH, TOKENS, HEADS * DEPTH)
+    kernels = [row.kernel for row in optimize(Attend(OTHERS[name]).eval(), x).explain(runs=1).rows]
+    assert not any(kernel.startswith("torch") and "mul" in kernel for kernel in kernels), kernels
 
 
 def test_no_copies_around_it() -> None:

@@ -225,7 +225,7 @@ def _product(node: Node, made: list[Node]) -> tuple[Node, Node] | None:
     if node.op in ("matmul", "bmm"):
         a, b = node.args["self"], node.args["other" if node.op == "matmul" else "mat2"]
     elif node.op == "einsum":
-        pair = _factors(node, made)
+        pair = einsum_factors(node, made)
         if pair is None:
             return None
         a, b = pair
@@ -235,7 +235,7 @@ def _product(node: Node, made: list[Node]) -> tuple[Node, Node] | None:
     return (a, b) if nodes and a.shape[:-2] == b.shape[:-2] else None
 
 
-def _factors(node: Node, made: list[Node]) -> tuple[Node, Node] | None:
+def einsum_factors(node: Node, made: list[Node]) -> tuple[Node, Node] | None:
     """The factors of an einsum that is a product of matrices; `made` gets them where their axes must change places."""
     tensors, equation = node.args["tensors"], node.args["equation"].replace(" ", "")
     sides, arrow, result = equation.partition("->")

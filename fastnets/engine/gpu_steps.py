@@ -15,6 +15,7 @@ from fastnets.engine.attention import Attention
 from fastnets.engine.gpu_weights import vector_on
 from fastnets.engine.graph import Node
 from fastnets.engine.kernels import Constant, Kernel, OpKernel, Rearranged, Torch, pixels
+from fastnets.engine.kernels_matmul import Matmul
 from fastnets.ops.channel_norm import OP as CHANNEL_NORM
 from fastnets.ops.gpu import triton_kernels
 from fastnets.ops.pad import OP as PAD
@@ -48,7 +49,7 @@ class Step:
 def refusal(kernel: Kernel) -> str | None:
     """Why torch runs what has a kernel on the CPU."""
     taken = isinstance(kernel, OpKernel) and kernel.op in (POOL, RESIZE, PAD, CHANNEL_NORM)
-    if taken or isinstance(kernel, Attention | Constant):
+    if taken or isinstance(kernel, Attention | Constant | Matmul):
         return "torch's kernels for the GPU take it"
     return None
 

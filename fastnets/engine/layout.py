@@ -13,8 +13,10 @@ from fastnets.engine.attention import Attention
 from fastnets.engine.graph import Graph, Node
 from fastnets.engine.kernels import Concat, Kernel, Moments, OpKernel, Rearranged, Terms, Torch, View
 from fastnets.engine.kernels_conv import Conv, InvertedBottleneck, Linear, Separable, Transposed, Whole
+from fastnets.engine.kernels_matmul import Matmul
 from fastnets.engine.rules_pointwise import pointwise
 from fastnets.ops.layout import KERNEL_DTYPES
+from fastnets.ops.matmul import takes_flipped
 from fastnets.ops.relayout import OP as RELAYOUT
 
 Layouts = dict[Node, Tensor]
@@ -99,6 +101,12 @@ def _layout_of(node: Node, layouts: Layouts) -> Tensor:
         return _fresh(node, last=not any(_together(layouts[source], 1) for source in node.inputs))
     if isinstance(node.kernel, Attention):
         return _beside_heads(node)
+    if isinstance(node.kernel, Matmul):
+        *batch, rows, columns = node.shape
+        flipped = takes_flipped(*node.kernel.factors([layouts[source] for source in node.inputs]))
+        shape = (*batch, columns, rows) if flipped else node.shape
+        made = torch.empty(shape, dtype=node.dtype, device="meta")
+        return made.mT if flipped else made
     return _fresh(node, last=_writes_last(node))
 
 
@@ -145,7 +153,7 @@ def _writes_last(node: Node) -> bool:
 
 
 def _reads_last(node: Node) -> bool:
-    return isinstance(node.kernel, Attention | Linear) or (
+    return isinstance(node.kernel, Attention | Linear | Matmul) or (
         isinstance(node.kernel, OpKernel) and node.kernel.channel_axis == -1
     )
 
@@ -167,6 +175,9 @@ def _can_read(node: Node, index: int, layouts: Layouts, any_order: bool) -> bool
         return x.is_contiguous()
     if isinstance(kernel, Attention):
         return _together(x, -1)
+    if isinstance(kernel, Matmul):
+        a, b = kernel.factors([layouts[source] for source in node.inputs])
+        return _together(x, -1) or (_together(x, -2) if x is b else takes_flipped(a, b))
     if isinstance(kernel, OpKernel):
         return _is_cast(node) or _together(x, 1 if x.dim() == 2 else _axis(kernel))
     if isinstance(kernel, OF_PIXELS):

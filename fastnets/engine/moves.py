@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastnets.engine.attention import einsum_factors
 from fastnets.engine.graph import Graph, Node, Shape
 from fastnets.engine.kernels import Concat, Constant, Torch
 
@@ -16,9 +17,10 @@ aten = torch.ops.aten
 
 def rewrite_moves(graph: Graph) -> None:
     """Write operations of a traced graph, which is to be lowered, as others."""
+    rewrite = {"roll": _roll, "cat": _constants_apart, "mean": _mean_of_tokens, "addcmul": _sum_of_product}
+    rewrite["einsum"] = _product
     nodes: list[Node] = []
     for node in graph.nodes:
-        rewrite = {"roll": _roll, "cat": _constants_apart, "mean": _mean_of_tokens, "addcmul": _sum_of_product}
         if node.op in rewrite and node.dtype.is_floating_point:
             nodes += rewrite[node.op](node)
         nodes.append(node)
@@ -102,6 +104,15 @@ def _sum_of_product(node: Node) -> list[Node]:
     product = Node("mul", {"self": a, "other": b}, shape, node.dtype, node.layer, aten.mul.Tensor)
     _become(node, aten.add.Tensor, {"self": product, "other": x, "alpha": 1})
     return [product]
+
+
+def _product(node: Node) -> list[Node]:
+    made: list[Node] = []
+    factors = einsum_factors(node, made)
+    if factors is None:
+        return []
+    _become(node, aten.matmul.default, {"self": factors[0], "other": factors[1]})
+    return made
 
 
 def join_borders(graph: Graph) -> None:

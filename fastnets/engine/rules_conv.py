@@ -9,6 +9,7 @@ from torch import Tensor
 from fastnets.engine.graph import Node
 from fastnets.engine.kernels import Kernel, Terms
 from fastnets.engine.kernels_conv import Conv, InvertedBottleneck, Linear, Separable, Transposed
+from fastnets.engine.kernels_matmul import Matmul
 from fastnets.engine.lower import Context, Lowered, rule
 from fastnets.ops.conv_arguments import Window
 from fastnets.ops.epilogue import Activation
@@ -75,15 +76,23 @@ def linear(node: Node, context: Context) -> Lowered | str:
     return kernel, [x]
 
 
-@rule("matmul")
+@rule("matmul", "bmm")
 def matmul(node: Node, context: Context) -> Lowered | str:
     """By a constant matrix: a linear layer."""
-    x, weight = node.args["self"], node.args["other"]
-    if not isinstance(x, Node) or not isinstance(weight, Tensor) or weight.dim() != 2 or len(x.shape) < 2:
-        return "there is no kernel for a product of two values"
-    window = Window((1,), ((0, 0),), (1,))
-    packs = context.packs_of(weight, 0)  # not those of a linear layer of the same matrix, which it transposes
-    return Linear(weight.t().unsqueeze(-1), window, 1, packs), [x]
+    a, b = node.args["self"], node.args["other" if node.op == "matmul" else "mat2"]
+    if isinstance(a, Node) and isinstance(b, Tensor) and b.dim() == 2 <= len(a.shape):
+        window = Window((1,), ((0, 0),), (1,))
+        packs = context.packs_of(b, 0)  # not those of a linear layer by the same matrix, which it transposes
+        return Linear(b.t().unsqueeze(-1), window, 1, packs), [a]
+    batch = tuple(node.shape[:-2]) or (1,)
+    if min(len(a.shape), len(b.shape)) < 2 or len(batch) > 3:
+        return "the factors have more than three axes of batch, or one axis in all"
+    if 0 in (*a.shape, *b.shape):
+        return "a factor is empty"
+    inputs = [factor for factor in (a, b) if isinstance(factor, Node)]
+    constant = next((factor for factor in (a, b) if isinstance(factor, Tensor)), None)
+    held = None if constant is None else constant.detach().contiguous()
+    return Matmul(batch, held, isinstance(a, Tensor)), inputs
 
 
 def _window(args: dict[str, Any]) -> Window:

@@ -14,6 +14,7 @@ from fastnets.ops.depthwise import depthwise
 from fastnets.ops.grid_sample import grid_sample
 from fastnets.ops.inverted_bottleneck import PackedInvertedBottleneck, inverted_bottleneck
 from fastnets.ops.linear import PackedLinear, linear
+from fastnets.ops.matmul import matmul
 from fastnets.ops.nms import nms
 from fastnets.ops.norm import batch_norm, group_norm, instance_norm, moments
 from fastnets.ops.pad import pad
@@ -57,6 +58,7 @@ __all__ = [
     "layer_norm",
     "linear",
     "local_response_norm",
+    "matmul",
     "max_pool",
     "moments",
     "multiply",
