@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_engine_graphs import SLOW, check
 from torch import Tensor, nn
+from torch.nn import functional
 
 from fastnets import ops
 from fastnets.engine import Optimized, optimize
@@ -120,6 +121,23 @@ class Grouped(nn.Module):
         return logits
 
 
+class Attentive(nn.Module):
+    """A class token, an attention with positions, and a product of two values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.positions = nn.Parameter(torch.randn(1, 1, 8)), nn.Parameter(torch.randn(2, 7, 7))
+        self.qkv, self.head = nn.Linear(8, 24), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.cat([self.token.expand(len(x), 1, 8), x.roll(2, 1)], 1)
+        q, k, v = self.qkv(y).view(len(x), 7, 3, 2, 4).permute(2, 0, 3, 1, 4).unbind()
+        y = ((q * 0.5 @ k.mT + self.positions).softmax(-1) @ v).transpose(1, 2).flatten(2)
+        y = functional.normalize(y, dim=-1)
+        logits: Tensor = self.head(torch.einsum("bij,bjc->bic", y @ y.mT, y).mean(1))
+        return logits
+
+
 class Own(nn.Module):
     """Our own operators in a network's code, one of them as no kernel for a GPU takes it."""
 
@@ -145,6 +163,7 @@ NETWORKS: dict[str, tuple[type[nn.Module], tuple[int, ...], tuple[str, ...]]] = 
     "dilated": (Dilated, (1, 1, 6, 5, 7), ("triton product", "cuBLAS")),
     "residual": (Residual, (2, 6, 6, 8), ("cuDNN", "cuBLAS", "torch combine", "torch mean")),
     "instance-unet": (InstanceUNet, (1, 1, 6, 4, 8), ("triton product", "triton norm", "triton transposed")),
+    "attentive": (Attentive, (2, 6, 8), ("torch attention", "torch normalize", "torch matmul", "cuBLAS")),
     "own": (Own, (2, 4, 6, 5), ("torch separable",)),
     "grouped": (Grouped, (1, 8, 7, 7), ("triton product", "cuDNN", "cuDNN transposed", "cuBLAS")),
 }
