@@ -18,7 +18,7 @@ aten = torch.ops.aten
 def rewrite_moves(graph: Graph) -> None:
     """Write operations of a traced graph, which is to be lowered, as others."""
     rewrite = {"roll": _roll, "cat": _constants_apart, "mean": _mean_of_tokens, "addcmul": _sum_of_product}
-    rewrite["einsum"] = _product
+    rewrite |= {"einsum": _product, "linalg_vector_norm": _length_over_pixels}
     nodes: list[Node] = []
     for node in graph.nodes:
         if node.op in rewrite and node.dtype.is_floating_point:
@@ -92,6 +92,22 @@ def _mean_of_tokens(node: Node) -> list[Node]:
     mean = Node("mean", arguments, shape[:2], x.dtype, node.layer, aten.mean.dim)
     _become(node, aten.view.default, {"self": mean, "size": list(node.shape)})
     return [view, mean]
+
+
+def _length_over_pixels(node: Node) -> list[Node]:
+    """The root of a sum of squares over the spatial axes, wherever the channels are: the sum is a mean."""
+    x, axes, args = node.args["self"], len(node.args["self"].shape), node.args
+    dims = sorted(d % axes for d in args["dim"] or ())
+    if args["ord"] != 2 or args["dtype"] or axes < 3 or dims not in (list(range(1, axes - 1)), list(range(2, axes))):
+        return []
+    count = prod(x.shape[d] for d in dims)
+    squares = Node("mul", {"self": x, "other": x}, x.shape, x.dtype, node.layer, aten.mul.Tensor)
+    arguments = {"self": squares, "dim": dims, "keepdim": args["keepdim"], "dtype": None}
+    mean = Node("mean", arguments, node.shape, x.dtype, node.layer, aten.mean.dim)
+    views = _mean_of_tokens(mean)
+    total = Node("mul", {"self": mean, "other": float(count)}, node.shape, x.dtype, node.layer, aten.mul.Tensor)
+    _become(node, aten.sqrt.default, {"self": total})
+    return [squares, *views, mean, total]
 
 
 def _sum_of_product(node: Node) -> list[Node]:
