@@ -79,7 +79,7 @@ CASES: dict[str, tuple[Between, list[str]]] = {
     "lengths of channels": (Between(lambda x: x / (torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True) + 1)),
                             [CONV, "combine", "pool", "activation + scale", "torch sqrt", "activation", "combine",
                              CONV]),
-    "lengths of columns": (Between(lambda x: x * torch.linalg.vector_norm(x.movedim(1, 3), dim=(1, 2)).view(2, 4, 1, 1)),
+    "lengths, moved": (Between(lambda x: x * torch.linalg.vector_norm(x.movedim(1, 3), dim=(1, 2)).view(2, 4, 1, 1)),
                            [CONV, "combine", "pool", "activation + scale", "torch sqrt", "combine", CONV]),
     "by a matrix": (Between(lambda x: (x.movedim(1, -1) @ x.new_tensor(range(28)).view(4, 7)).movedim(-1, 1), 7),
                     [CONV, "linear product", CONV]),
