@@ -28,11 +28,11 @@ class Case:
 
 
 def make(case: Case, seed: int = 0) -> AttentionCall:
-    """Normal values; of the second term, a third is -inf. Scores are small enough for bfloat16."""
+    """Normal scores, small enough for bfloat16, and values of one sign; of the second term, a third is -inf."""
     random = torch.Generator().manual_seed(seed)
     q = torch.randn(*case.batch, case.queries, case.depth, generator=random)
     k = torch.randn(*case.batch, case.keys, case.depth, generator=random)
-    v = torch.randn(*case.batch, case.keys, case.width, generator=random)
+    v = 0.5 + torch.rand(*case.batch, case.keys, case.width, generator=random)
     scale = (0.5 + torch.rand(case.batch[-1], generator=random)) * case.depth**-0.5
     terms = [torch.randn(shape, generator=random) for shape in case.terms]
     if len(terms) > 1:

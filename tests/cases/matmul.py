@@ -26,9 +26,9 @@ class Case:
 
 
 def make(case: Case, seed: int = 0) -> MatmulCall:
-    """Normal values."""
+    """Values of one sign: sums that cancel have few digits left."""
     random = torch.Generator().manual_seed(seed)
-    a, b = (torch.randn(*case.batch, case.depth, n, generator=random) for n in (case.rows, case.columns))
+    a, b = (0.5 + torch.rand(*case.batch, case.depth, n, generator=random) for n in (case.rows, case.columns))
     a = a.mT
     if case.flipped:
         return MatmulCall(a, b.mT.contiguous().mT)
