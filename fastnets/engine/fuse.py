@@ -68,12 +68,15 @@ def _flatten_into_linear(node: Node) -> None:
 
 
 def _image_of(node: Node) -> Node | None:
-    """What a chain of views flattens from (N, C, *spatial) to (N, C * spatial), where there is a spatial size."""
+    """What a chain of views flattens from (N, C, *spatial) to (N, C * spatial), where there is a spatial size.
+
+    Of one channel, as attention's heads may look, nothing moves: it stays a product (ViT-B: planar, at a fifth of it).
+    """
     flat = node.shape
     while isinstance(node.kernel, View):
         node = node.inputs[0]
         if 3 <= len(node.shape) <= 5 and flat == (node.shape[0], prod(node.shape[1:])):
-            return node if prod(node.shape[2:]) > 1 else None
+            return node if prod(node.shape[2:]) > 1 and node.shape[1] > 1 else None
     return None
 
 
