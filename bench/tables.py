@@ -160,6 +160,8 @@ def summary() -> None:
     kinds(rows_of(zen_5 / "ops_2threads_avx512_bf16.csv"))
     print()
     print("Zen 5, " + of_others(rows_of(zen_5 / "others_fp32_2threads_avx512_bf16.csv")))
+    print()
+    print("Xeon, " + of_others(rows_of(xeon / "others_fp32_2threads_amx_bf16.csv")))
 
 
 def report() -> None:
