@@ -170,7 +170,8 @@ class OpenVino:
     def turn(self) -> float:
         """Milliseconds of a call; NaN where there is no such process."""
         try:
-            assert self.process.stdin is not None and self.process.stdout is not None  # noqa: PT018  pipes, both
+            assert self.process.stdin is not None
+            assert self.process.stdout is not None
             self.process.stdin.write("turn\n")
             self.process.stdin.flush()
             return float(self.process.stdout.readline() or "nan")

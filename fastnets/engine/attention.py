@@ -13,6 +13,7 @@ from torch.nn import functional
 from fastnets.engine.graph import Graph, Node, Shape, only_user
 from fastnets.engine.kernels import Kernel
 from fastnets.ops.attention import AttentionCall, run_attention
+from fastnets.ops.layout import together
 
 aten = torch.ops.aten
 
@@ -46,7 +47,7 @@ class Attention(Kernel):
 
     def emit(self, inputs: list[Tensor], out: Tensor) -> None:
         q, k, v, *others = inputs
-        assert all(t.stride(-1) == 1 or t.shape[-1] == 1 for t in (*inputs, out))  # layout.py saw to it
+        assert all(together(t, -1) for t in (*inputs, out))  # layout.py saw to it
         scores, given = (q.shape[-2], k.shape[-2]), iter(others)
         terms: list[Tensor | None] = [
             (next(given) if constant is None else constant).expand(*batch, *scores).view(*self.batch, *scores)
@@ -81,7 +82,7 @@ def find_attention(graph: Graph) -> None:
     users = graph.users()
     for node in graph.nodes:
         made: list[Node] = []
-        found = _fused(node, made) or _written_out(node, graph, users, made)
+        found = _fused(node) or _written_out(node, graph, users, made)
         if found is not None:
             node.op, node.args, node.target = "attention", found, in_torch
             nodes += made
@@ -89,7 +90,7 @@ def find_attention(graph: Graph) -> None:
     graph.nodes = nodes
 
 
-def _fused(node: Node, made: list[Node]) -> dict[str, Any] | None:
+def _fused(node: Node) -> dict[str, Any] | None:
     """The arguments of torch's own operation."""
     if node.op != "scaled_dot_product_attention":
         return None

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fastnets.engine.graph import Node, Shape
 from fastnets.engine.kernels import Kernel
-from fastnets.ops.matmul import MatmulCall, run_matmul, takes_flipped, together
+from fastnets.ops.layout import together
+from fastnets.ops.matmul import MatmulCall, run_matmul, takes_flipped
 
 
 @dataclass(eq=False)
@@ -30,11 +31,7 @@ class Matmul(Kernel):
 
     @property
     def constants(self) -> list[Tensor]:
-        if self.constant is None:
-            return []
-        if self.constant.dtype != self.dtype:
-            self.constant = self.constant.to(self.dtype)
-        return [self.constant]
+        return [] if self.constant is None else [self.constant]
 
     def factors(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
         a, b = [*self.constants, *inputs] if self.constant_first else [*inputs, *self.constants]

@@ -15,7 +15,7 @@ from fastnets.engine.kernels import Concat, Kernel, Moments, OpKernel, Rearrange
 from fastnets.engine.kernels_conv import Conv, InvertedBottleneck, Linear, Separable, Transposed, Whole
 from fastnets.engine.kernels_matmul import Matmul
 from fastnets.engine.rules_pointwise import pointwise
-from fastnets.ops.layout import KERNEL_DTYPES
+from fastnets.ops.layout import KERNEL_DTYPES, together
 from fastnets.ops.matmul import takes_flipped
 from fastnets.ops.relayout import OP as RELAYOUT
 
@@ -98,7 +98,7 @@ def _layout_of(node: Node, layouts: Layouts) -> Tensor:
         assert view is not None  # lay_out() saw to it
         return view
     if isinstance(node.kernel, Concat):
-        return _fresh(node, last=not any(_together(layouts[source], 1) for source in node.inputs))
+        return _fresh(node, last=not any(together(layouts[source], 1) for source in node.inputs))
     if isinstance(node.kernel, Attention):
         return _beside_heads(node)
     if isinstance(node.kernel, Matmul):
@@ -140,7 +140,7 @@ def _choose_axis(node: Node, graph: Graph, layouts: Layouts) -> None:
     """A kernel that takes any axis as the channels takes the one whose elements its first input has together."""
     kernel = node.kernel
     if isinstance(kernel, OpKernel) and kernel.channel_axis is None:
-        pixels = len(node.shape) == 2 or _together(layouts[node.inputs[0]], 1) or _casts_for_pixels(node, graph)
+        pixels = len(node.shape) == 2 or together(layouts[node.inputs[0]], 1) or _casts_for_pixels(node, graph)
         kernel.channel_axis = 1 if pixels else -1
 
 
@@ -174,24 +174,20 @@ def _can_read(node: Node, index: int, layouts: Layouts, any_order: bool) -> bool
     if isinstance(kernel, Linear):
         return x.is_contiguous()
     if isinstance(kernel, Attention):
-        return _together(x, -1)
+        return together(x, -1)
     if isinstance(kernel, Matmul):
         a, b = kernel.factors([layouts[source] for source in node.inputs])
-        return _together(x, -1) or (_together(x, -2) if x is b else takes_flipped(a, b))
+        return together(x, -1) or (together(x, -2) if x is b else takes_flipped(a, b))
     if isinstance(kernel, OpKernel):
-        return _is_cast(node) or _together(x, 1 if x.dim() == 2 else _axis(kernel))
+        return _is_cast(node) or together(x, 1 if x.dim() == 2 else _axis(kernel))
     if isinstance(kernel, OF_PIXELS):
-        return _together(x, 1) or (any_order and _takes_any_order(node, node.inputs[index]))
+        return together(x, 1) or (any_order and _takes_any_order(node, node.inputs[index]))
     return True
 
 
 def _axis(kernel: OpKernel) -> int:
     assert kernel.channel_axis is not None  # chosen by now
     return kernel.channel_axis
-
-
-def _together(x: Tensor, axis: int) -> bool:
-    return x.shape[axis] == 1 or x.stride(axis) == 1
 
 
 def same_order(x: Tensor, other: Tensor) -> bool:
@@ -210,7 +206,7 @@ def copy_of(node: Node, source: Node, layouts: Layouts, *, last: bool = False) -
     kernel: Kernel = Torch(f"there is no kernel for {source.dtype}")
     axis = -1 if last and len(source.shape) > 2 else 1
     if source.dtype in KERNEL_DTYPES:
-        near = 2 <= len(source.shape) <= 5 and _together(layouts[source], axis)
+        near = 2 <= len(source.shape) <= 5 and together(layouts[source], axis)
         kernel = pointwise(Terms(), channel_axis=axis) if near else Rearranged()
     arguments = {"self": source, "memory_format": None}
     target = torch.ops.aten.clone.default

@@ -38,17 +38,16 @@ def _roll(node: Node) -> list[Node]:
         return []
     made: list[Node] = []
     for shift, axis in zip(shifts, axes, strict=True):
-        size = x.shape[axis]
-        start = -shift % size
+        size, start = x.shape[axis], -shift % x.shape[axis]
+        if start == 0:
+            continue
         parts = []
         for begin, end in ((start, size), (0, start)):
             arguments = {"self": x, "dim": axis, "start": begin, "end": end, "step": 1}
-            shape = (*x.shape[: axis % len(x.shape)], end - begin, *x.shape[axis % len(x.shape) + 1 :])
-            parts.append(Node("slice", arguments, shape, x.dtype, node.layer, aten.slice.Tensor))
-        if start == 0:
-            continue
-        arguments = {"tensors": parts, "dim": axis}
-        x = Node("cat", arguments, x.shape, x.dtype, node.layer, aten.cat.default)
+            shape = list(x.shape)
+            shape[axis] = end - begin
+            parts.append(Node("slice", arguments, tuple(shape), x.dtype, node.layer, aten.slice.Tensor))
+        x = Node("cat", {"tensors": parts, "dim": axis}, x.shape, x.dtype, node.layer, aten.cat.default)
         made += [*parts, x]
     if not made:
         _become(node, aten.alias.default, {"self": x})
@@ -64,15 +63,13 @@ def _constant(value: Tensor) -> Tensor:
 
 def _constants_apart(node: Node) -> list[Node]:
     """The constants of a join, such as a class token, as nodes."""
-    tensors = node.args["tensors"]
-    made = [
-        Node("constant", {"value": t}, tuple(t.shape), t.dtype, node.layer, _constant)
-        for t in tensors
-        if isinstance(t, Tensor) and t.dtype == node.dtype and t.shape != (0,)
-    ]
-    places = iter(made)
-    known = [t.args["value"] for t in made]
-    parts = [next(places) if any(t is value for value in known) else t for t in tensors]
+    made: list[Node] = []
+    parts = []
+    for part in node.args["tensors"]:
+        if isinstance(part, Tensor) and part.dtype == node.dtype and part.shape != (0,):
+            made.append(Node("constant", {"value": part}, tuple(part.shape), part.dtype, node.layer, _constant))
+            part = made[-1]
+        parts.append(part)
     node.args = node.args | {"tensors": parts}
     return made
 

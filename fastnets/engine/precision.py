@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map
 
 from fastnets.engine.graph import Graph, Node
 from fastnets.engine.kernels import OpKernel, Torch
+from fastnets.engine.kernels_matmul import Matmul
 from fastnets.ops.relayout import OP as RELAYOUT
 from fastnets.ops.relayout import RelayoutCall
 
@@ -99,6 +100,8 @@ def _cast_kernel(node: Node) -> None:
     """Weights in bfloat16; torch where a kernel takes only float32."""
     kernel = node.kernel
     kernel.dtype = torch.bfloat16
+    if isinstance(kernel, Matmul) and kernel.constant is not None:
+        kernel.constant = kernel.constant.bfloat16()
     if not isinstance(kernel, OpKernel):
         return
     given = {f.name: getattr(kernel.call, f.name) for f in fields(kernel.call)}

@@ -10,7 +10,7 @@ from torch import Tensor
 from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.arguments import at_least_float32, kernel_refusal
-from fastnets.ops.layout import KERNEL_DTYPES, array_of, threads
+from fastnets.ops.layout import KERNEL_DTYPES, matrices5, threads, together
 from fastnets.ops.library import register
 from fastnets.ops.registry import Implementation, Op
 
@@ -98,12 +98,12 @@ def run_attention(call: AttentionCall) -> Tensor:
     heads = call.q.shape[:-2]
     scores = (*heads, call.q.shape[-2], call.k.shape[-2])
     target = _rows(out)
-    terms = [None if t is None else array_of(_five(_rows(t).expand(scores))) for t in (call.bias, call.mask)]
+    terms = [None if t is None else matrices5(_rows(t).expand(scores)) for t in (call.bias, call.mask)]
     _C.attention(
-        q=array_of(_five(_rows(call.q))),
-        k=array_of(_five(_rows(call.k))),
-        v=array_of(_five(_rows(call.v))),
-        out=array_of(_five(target)),
+        q=matrices5(_rows(call.q)),
+        k=matrices5(_rows(call.k)),
+        v=matrices5(_rows(call.v)),
+        out=matrices5(target),
         scale=call.scale.detach().float().contiguous().numpy(),
         bias=terms[0],
         mask=terms[1],
@@ -120,11 +120,7 @@ def result_of(call: AttentionCall) -> Tensor:
 
 def _rows(x: Tensor) -> Tensor:
     """`x`, or a copy whose rows' elements lie together."""
-    return x if x.shape[-1] == 1 or x.stride(-1) == 1 else x.contiguous()
-
-
-def _five(x: Tensor) -> Tensor:
-    return x[(*(None,) * (5 - x.dim()), ...)]
+    return x if together(x, -1) else x.contiguous()
 
 
 def _reference(call: AttentionCall) -> Tensor:

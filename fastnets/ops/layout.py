@@ -19,7 +19,12 @@ KERNEL_DTYPES = (torch.float32, torch.bfloat16)
 
 def channels_are_dense(x: Tensor) -> bool:
     """Whether the channels of each pixel lie together: what kernels ask of a tensor. Its pixels may lie anywhere."""
-    return x.shape[1] == 1 or x.stride(1) == 1
+    return together(x, 1)
+
+
+def together(x: Tensor, axis: int) -> bool:
+    """Whether the elements of `x` along `axis` lie together."""
+    return x.shape[axis] == 1 or x.stride(axis) == 1
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -43,6 +48,11 @@ def array_of(x: Tensor) -> NDArray[Elements]:
 def array5(x: Tensor) -> NDArray[Elements]:
     """(N, C, *spatial) as the array (N, C, z, y, x) that shares its memory; missing axes have size 1."""
     return array_of(x[(slice(None), slice(None), *(None,) * (5 - x.dim()))])
+
+
+def matrices5(x: Tensor) -> NDArray[Elements]:
+    """(*batch, rows, columns) as the array of five axes that shares its memory; missing axes of batch have size 1."""
+    return array_of(x[(*(None,) * (5 - x.dim()), ...)])
 
 
 def floats_of(values: Tensor | None) -> NDArray[np.float32] | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from fastnets import _C
 from fastnets.errors import InputError
 from fastnets.ops.arguments import at_least_float32, kernel_refusal
-from fastnets.ops.layout import array_of, threads
+from fastnets.ops.layout import matrices5, threads, together
 from fastnets.ops.library import register
 from fastnets.ops.registry import Implementation, Op
 
@@ -73,16 +73,10 @@ def run_matmul(call: MatmulCall) -> Tensor:
     a = a if together(a, -1) else a.contiguous()
     b = b if together(b, -1) or together(b, -2) else b.contiguous()
     target = y if together(y, -1) else torch.empty_like(y, memory_format=torch.contiguous_format)
-    five = [array_of(t[(*(None,) * (5 - t.dim()), ...)]) for t in (a, b, target)]
-    _C.matmul(a=five[0], b=five[1], out=five[2], nthreads=threads())
+    _C.matmul(a=matrices5(a), b=matrices5(b), out=matrices5(target), nthreads=threads())
     if target is not y:
         y.copy_(target)
     return out
-
-
-def together(x: Tensor, axis: int) -> bool:
-    """Whether the elements of `x` along `axis` lie together."""
-    return x.shape[axis] == 1 or x.stride(axis) == 1
 
 
 def _result(call: MatmulCall) -> Tensor:
