@@ -85,6 +85,13 @@ def test_other_shapes_and_layouts_get_their_plan(inference: bool) -> None:
             assert_same(optimized(x.to(memory_format=torch.channels_last)), model(x))
 
 
+def test_a_model_built_under_inference_mode_is_named() -> None:
+    with torch.inference_mode():
+        model = small()
+    with pytest.raises(InputError, match=r"was built under torch.inference_mode\(\)"):
+        optimize(model, image())
+
+
 class Outputs(nn.Module):
     def forward(self, x: torch.Tensor, *, scale: float = 2.0) -> dict[str, Any]:
         y = torch.relu(x)

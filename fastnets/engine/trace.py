@@ -24,6 +24,11 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None
     Raises:
         InputError: torch.export cannot trace the model; the message has the place in the model's code.
     """
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise InputError(
+            f"optimize: {type(model).__name__} was built under torch.inference_mode(), whose parameters torch.export "
+            "cannot take: build it outside; calls may be inside"
+        )
     try:
         with _quiet():
             program = torch.export.export(model, args, kwargs or {}, strict=False)
