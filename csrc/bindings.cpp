@@ -33,6 +33,8 @@ void register_window_gather(pybind11::module_& m);
 PYBIND11_MODULE(_C, m) {
   using fastnets::Isa;
   m.def("active_isa", [] { return std::string(fastnets::isa_name(fastnets::active_isa())); });
+  m.def("is_intel", &fastnets::is_intel);
+  m.def("assume_intel", &fastnets::assume_intel);
   m.def("available_isas", [] {
     std::vector<std::string> names;
     for (Isa isa : fastnets::available_isas()) names.emplace_back(fastnets::isa_name(isa));

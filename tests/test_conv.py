@@ -2,14 +2,14 @@
 
 import itertools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from cases import conv as conv_cases
 from cases.conv import Case, make
-from harness import check, poisoned, relative_error, thread_count
-from hypothesis import given, settings
+from harness import PLACEMENTS, check, poisoned, relative_error, thread_count
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
@@ -52,6 +52,37 @@ def leaves(case: Case, dtype: torch.dtype) -> tuple[dict[str, torch.Tensor | Non
         )
 
     return tensors, run
+
+
+@pytest.fixture(params=[True, False], ids=["intel", "other"])
+def vendor(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The kernels of one vendor's processors, and then of all others."""
+    own = _C.is_intel()
+    _C.assume_intel(request.param)
+    yield
+    _C.assume_intel(own)
+
+
+@pytest.mark.usefixtures("vendor")
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_rows_in_place_for_any_vendor(data: st.DataObject) -> None:
+    """On processors of Intel, two panels of output channels are multiplied at once."""
+    draw = data.draw
+    cout, size = draw(st.integers(50, 210)), (draw(st.integers(1, 6)), draw(st.integers(1, 9)))
+    config = ConvConfig("product", block=draw(st.integers(1, 30)))
+    case = Case(
+        draw(st.integers(1, 2)),
+        draw(st.integers(1, 12)) * _C.conv_lanes(),
+        cout,
+        size,
+        (1, 1),
+        bias=draw(st.booleans()),
+        residual=draw(st.booleans()),
+        activation=draw(st.sampled_from(("none", "relu", "silu"))),
+        config=config,
+    )
+    assert check(conv_cases, case, "product", draw(st.sampled_from(PLACEMENTS)), torch.float32) is None
 
 
 @pytest.mark.parametrize("case", GRADIENT_CASES, ids=lambda case: case.name)
@@ -228,7 +259,8 @@ def test_the_choice_follows_the_shape() -> None:
     assert algorithm(out=(24, 24, 24), kernel=(3, 3, 3)) == "winograd"
     assert algorithm(dilation=(1, 8, 8)) == "winograd"
     assert algorithm(kernel=(1, 1, 1)) == "product"
-    wide = "strassen" if product_rows() > 6 else "product"  # beside six rows its sums take too long
+    # Beside six rows its sums take too long, and Intel's processors have faster products.
+    wide = "strassen" if product_rows() > 6 and not _C.is_intel() else "product"
     assert algorithm(kernel=(1, 1, 1), cin=256, cout=256) == wide
     assert algorithm(kernel=(1, 1, 1), cin=256, cout=256, itemsize=2) == "product"  # its sums would lose digits
     assert algorithm(kernel=(1, 1, 1), cin=2048, cout=512, out=(1, 7, 7)) == "product"  # weights that leave L2

@@ -7,6 +7,7 @@
 #endif
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <stdexcept>
 
@@ -29,7 +30,25 @@ bool may_use_tiles() {
 }
 #endif
 
+bool made_by_intel() {
+#if defined(__x86_64__)
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned kGenu = 0x756e6547;  // the first letters of GenuineIntel
+  return __get_cpuid(0, &a, &b, &c, &d) != 0 && b == kGenu;
+#else
+  return false;
+#endif
+}
+
+std::atomic<bool>& intel() {
+  static std::atomic<bool> value{made_by_intel()};
+  return value;
+}
+
 }  // namespace
+
+bool is_intel() { return intel().load(std::memory_order_relaxed); }
+void assume_intel(bool value) { intel().store(value, std::memory_order_relaxed); }
 
 std::vector<Isa> available_isas() {
   std::vector<Isa> levels{Isa::generic};

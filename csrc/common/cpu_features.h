@@ -18,4 +18,8 @@ Isa active_isa();
 
 const char* isa_name(Isa isa);
 
+// Whether Intel made the processor: some kernels run another way there. assume_intel: for tests of both ways.
+bool is_intel();
+void assume_intel(bool intel);
+
 }  // namespace fastnets

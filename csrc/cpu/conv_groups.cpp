@@ -113,7 +113,7 @@ struct Factors {
 template <class Kind, int kRows, class T>
 __attribute__((noinline)) void multiply(const Factors<T>& f, const Target<T>& target,
                                         const Epilogue& epilogue) {
-  Sums<kRows, typename Kind::Last> sum;
+  Sums<kRows, Kind::kVectors, typename Kind::Last> sum;
   start<kRows, Kind::kVectors>(sum, epilogue, target.channel, target.lanes);
   PackedPanel<T> panel{f.b, {}};
   for (int64_t tap = 0; tap < f.taps; ++tap) {

@@ -40,7 +40,7 @@ __attribute__((noinline)) void lines_to_pixels(const Lines<LineOf<T>>& lines, co
                                                const Target<T>& target, const Epilogue& epilogue) {
   using L = LineOf<T>;
   constexpr int64_t kPanel = kVectors * PackedPanel<L>::kVector;
-  Sums<kRows, Last> sum;
+  Sums<kRows, kVectors, Last> sum;
   start<kRows, kVectors>(sum, epilogue, target.channel, target.lanes);
   const L* line = lines.first;
   for (int64_t i = 0; i < lines.count; ++i, line += lines.length) {

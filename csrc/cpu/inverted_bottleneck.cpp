@@ -172,13 +172,13 @@ struct Tile {
   FASTNETS_INLINE void expand(Kind, int64_t i, int64_t begin, int64_t end) {
     const int64_t channel = i * kLanes, lanes = least(call.shape.cout - channel, kLanes);
     const T* const weights = static_cast<const T*>(call.expand) + channel * plan.depth;
-    const RowCut<T> cut(run_lines * (last - first));
     for (int64_t y = begin; y < end; y += run_lines) {
       const T* const from = input.a + (y - begin) * call.x_stride[2];
       const int64_t* const to = in_ring + (y - begin) * (last - first);
       Rows<T> rows{from, input.block_stride, input.row_stride};
       Target<T> target{ring + i * ring_panel - channel, to, nullptr, channel, lanes, false};
-      run_products<Kind, false>(rows, cut, PanelRead<T>{weights}, plan.depth, target, call.before);
+      run_products<Kind, false>(rows, run_lines * (last - first), PanelRead<T>{weights}, plan.depth, target,
+                                call.before);
     }
     if (!Clamp(call.before).more) return;
     for (int64_t y = begin; y < end; ++y) {

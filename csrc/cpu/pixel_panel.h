@@ -64,18 +64,18 @@ FASTNETS_INLINE void activate_panel(const PixelPanel<T>& panel, int64_t pixels, 
 template <class Kind, class T>
 FASTNETS_INLINE void multiply_panel(Kind, const PixelPanel<T>& panel, const Projection<T>& to, int64_t pixels,
                                     int64_t lane, bool first, bool last) {
+  constexpr int64_t kLanes = Kind::kVectors * Vec::width;
   const T* const weights = to.weights + lane * panel.depth;
-  const int64_t elements = panel.depth * Kind::kVectors * Vec::width;
+  const int64_t elements = panel.depth * kLanes;
   Target<T> target{to.y,
                    panel.y_offset,
                    to.epilogue.residual == nullptr ? nullptr : panel.residual_offset,
                    lane,
-                   least(to.cout - lane, kPanelVectors * Vec::width),
+                   least(to.cout - lane, kLanes),
                    to.stream};
   Rows<T> rows{panel.a, panel.block_stride, kColumns<T>};
-  run_products<Kind, true>(rows, RowCut<T>(pixels),
-                           PanelRead<T>{weights, elements, first, last ? nullptr : weights + elements},
-                           panel.depth, target, to.epilogue);
+  const PanelRead<T> read{weights, elements, first, last ? nullptr : weights + elements};
+  run_products<Kind, true>(rows, pixels, read, panel.depth, target, to.epilogue);
 }
 
 // The first `pixels` pixels of the panel, and the panels [from, to) of output channels: in pairs by

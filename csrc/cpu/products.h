@@ -27,7 +27,7 @@ using PixelProduct = void (*)(const Rows<T>&, const Panel&, int64_t, const Targe
 
 template <class Kind, bool kPacked, class T, class Panel = PackedPanel<T>>
 struct PixelProducts {
-  static const PixelProduct<T, Panel> of_rows[kMaxRows];
+  static const PixelProduct<T, Panel> of_rows[kRowsOf<Kind::kVectors>];
 };
 
 // kColumns<T> columns of A, of which the first row is at a + row, and where the panel has their weights.
@@ -48,16 +48,22 @@ struct ResultLines {
   int64_t first, count;
 };
 
-// A panel that all parts of the rows read, and what they fetch meanwhile: the panel itself where it is cold,
-// then the next one if there is one.
+// One panel or two, side by side, that all parts of the rows read, and what they fetch meanwhile: the panel
+// itself where it is cold, then the next one if there is one.
 template <class T>
 struct PanelRead {
   const T* b;
-  int64_t elements = 0;
+  int64_t elements = 0;  // of both, if they are two
   bool cold = false;
   const T* next = nullptr;
-  FASTNETS_INLINE PackedPanel<T> of(const RowCut<T>& cut, int64_t part) const {
-    return {b, panel_ahead(b, elements, cold, part, cut, next)};
+  template <class Kind>
+  FASTNETS_INLINE auto of(const RowCut<T>& cut, int64_t part) const {
+    const PanelAhead ahead = panel_ahead(b, elements, cold, part, cut, next);
+    if constexpr (Kind::kVectors == 4) {
+      return TwoPanels<T>{b, b + elements / 2, ahead};
+    } else {
+      return PackedPanel<T>{b, ahead};
+    }
   }
 };
 
@@ -66,11 +72,12 @@ void tile_product(const Rows<Bf16>& rows, int64_t count, int vectors, const Pack
 void tile_product(const StepRows<Bf16>& rows, int64_t count, int vectors, const PackedPanel<Bf16>& panel,
                   const Target<Bf16>& target, const Epilogue& epilogue, const ResultLines& results);
 
-// The product of the rows of `cut`. What varies of `rows` and `target` is changed in place, and then as
+// The product of so many rows. What varies of `rows` and `target` is changed in place, and then as
 // before: a copy would wait for the stores of the product before it (64 channels: 1.05 of the time).
 template <class Kind, bool kPacked, class T>
-FASTNETS_INLINE void run_products(Rows<T>& rows, const RowCut<T>& cut, const PanelRead<T>& panel,
+FASTNETS_INLINE void run_products(Rows<T>& rows, int64_t count_of_rows, const PanelRead<T>& panel,
                                   int64_t depth, Target<T>& target, const Epilogue& epilogue) {
+  const RowCut<T> cut = row_cut<Kind, T>(count_of_rows);
   const T* const a = rows.a;
   const int64_t *const y_offset = target.y_offset, *const residual_offset = target.residual_offset;
   for (int64_t part = 0; part < cut.parts; ++part) {
@@ -79,9 +86,11 @@ FASTNETS_INLINE void run_products(Rows<T>& rows, const RowCut<T>& cut, const Pan
     target.y_offset = y_offset + begin;
     if (residual_offset != nullptr) target.residual_offset = residual_offset + begin;
     if constexpr (kByTiles<T>) {
-      tile_product(rows, count, Kind::kVectors, panel.of(cut, part), depth, target, epilogue);
+      tile_product(rows, count, Kind::kVectors, panel.template of<Kind>(cut, part), depth, target, epilogue);
     } else {
-      PixelProducts<Kind, kPacked, T>::of_rows[count - 1](rows, panel.of(cut, part), depth, target, epilogue);
+      const auto b = panel.template of<Kind>(cut, part);
+      PixelProducts<Kind, kPacked, T, std::decay_t<decltype(b)>>::of_rows[count - 1](rows, b, depth, target,
+                                                                                     epilogue);
     }
   }
   rows.a = a, target.y_offset = y_offset, target.residual_offset = residual_offset;

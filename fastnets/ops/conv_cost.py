@@ -98,9 +98,11 @@ def strassen_block(shape: ConvShape) -> int:
 def strassen_cost(shape: ConvShape) -> float:
     """Seven eighths of the multiplications, some of which wait for sums of weights, and sums of the inputs.
 
-    Where it was never chosen, networks ran 1.01 to 1.02 times as fast on Emerald Rapids, no more than the same code
-    differs from itself.
+    Never chosen on processors of Intel with AVX-512, whose products of two panels are faster: networks took 0.955
+    (MobileNet) to 0.99 of the time without it (Emerald Rapids).
     """
+    if _C.is_intel() and product_rows() > 6:
+        return math.inf
     depth, outputs = math.prod(shape.kernel) * shape.cin, vectors(shape.cout)
     multiply = shape.pixels * depth * outputs / _PRODUCT_SHARE
     products = strassen_block(shape) / 2 / product_rows()
