@@ -2,7 +2,8 @@
 
     python bench/models.py [--dtype bf16] [--threads 2] [--minutes 12] [--peers openvino,onnxruntime] [--only resnet]
 
-Each library runs in a process of its own, and calls alternate between them. Nothing is reported for a library whose
+Each library runs in a process of its own, and calls alternate between them; turns in which others use the cores too
+do not count (QUIET). Nothing is reported for a library whose
 output is not within 1e-4 of torch's float32 (0.1 in bf16), nor where building a network takes it longer than --prepare
 seconds. Rows go into bench/results/<processor>/models_*.csv, in place of older ones of the same
 network. --minutes ends the run before the next network, and --peers without "compile" leaves out the one that takes
@@ -39,6 +40,9 @@ TURN_S = 0.1
 """Between two libraries: threads of ONNX Runtime spin for 50 ms after a call, and would take a core from the next."""
 BURST_S = 0.1
 """Calls back to back take about so long, and are one at least."""
+QUIET = 0.9
+"""A turn counts where the peak of arithmetic before and after each library is so much of the highest of the run: below
+it, others have a part of the cores. Where fewer than 3 turns do, all of a network's count, and its row says quiet=0."""
 RHYTHMS = ("back to back", "after 20 ms")
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.1}
 
@@ -165,30 +169,55 @@ def ready(workers: dict[str, Worker], number: int, seconds: float) -> tuple[list
     return have, "; ".join(missing)
 
 
-def measure(
-    workers: dict[str, Worker], names: list[str], repeats: int, seconds: float, clock: str
-) -> tuple[dict[str, list[tuple[float, float]]], float]:
-    """The times of each library, taken in turns, at least 3 of them and then until `seconds` are over.
+Times = dict[str, tuple[float, float]]
+"""Of a turn: a library's two times."""
 
-    And the median of the nanoseconds in which a cache line goes from one core to another and back: where cores of a
-    virtual machine share no L3, what threads share takes much longer.
+
+class Peak:
+    """The arithmetic of `threads` cores, and the most of it that was seen."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads, self.highest = threads, 0.0
+
+    def now(self) -> float:
+        found = float(_C.peak_flops(self.threads))
+        self.highest = max(self.highest, found)
+        return found
+
+
+def measure(
+    workers: dict[str, Worker], names: list[str], repeats: int, seconds: float, clock: str, peak: Peak
+) -> tuple[list[Times], int, float]:
+    """The times of the libraries in those turns that count, of at least 3 and then until `seconds` are over.
+
+    And how many were quiet, and the median of the nanoseconds in which a cache line goes from one core to another and
+    back: where cores of a virtual machine share no L3, what threads share takes much longer.
     """
-    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    turns: list[tuple[float, Times]] = []
     trips: list[float] = []
     start = time.perf_counter()
-    for turn in range(repeats):
-        if turn >= 3 and time.perf_counter() - start > seconds:
-            break
+    while len(turns) < 3 or (len(quiet(turns, peak)) < repeats and time.perf_counter() - start < seconds):
         trips.append(_C.round_trip() * 1e9)
+        lowest, taken = peak.now(), {}
         for name in names:
             time.sleep(TURN_S)
             workers[name].ask({"clock": clock})
-            taken[name].append(tuple(workers[name].answer(600)))
-    return taken, statistics.median(trips)
+            taken[name] = tuple(workers[name].answer(600))
+            lowest = min(lowest, peak.now())
+        turns.append((lowest, taken))
+    found = quiet(turns, peak)
+    if len(found) < 3:
+        return [taken for _, taken in turns], 0, statistics.median(trips)
+    return found, len(found), statistics.median(trips)
 
 
-def rows(network: Network, taken: dict[str, list[tuple[float, float]]], missing: str) -> list[dict[str, Any]]:
+def quiet(turns: list[tuple[float, Times]], peak: Peak) -> list[Times]:
+    return [taken for lowest, taken in turns if lowest >= QUIET * peak.highest]
+
+
+def rows(network: Network, turns: list[Times], missing: str) -> list[dict[str, Any]]:
     """A line for each rhythm."""
+    taken = {name: [turn[name] for turn in turns] for name in turns[0]}
     lines = []
     for i, rhythm in enumerate(RHYTHMS):
         mine = [pair[i] for pair in taken["fastnets"]]
@@ -212,7 +241,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=list(TOLERANCE), default="fp32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--row", type=float, default=15, help="seconds of measuring a network, after 3 turns")
+    parser.add_argument("--row", type=float, default=25, help="seconds of measuring a network, after 3 turns")
     parser.add_argument("--prepare", type=float, default=60, help="seconds in which a peer must have built a network")
     parser.add_argument("--minutes", type=float, default=60, help="no network begins later")
     parser.add_argument("--peers", default=",".join(name for name in LIBRARIES if name != "fastnets"))
@@ -234,6 +263,9 @@ def main() -> None:
     }
     target = result_file(f"models_{options.dtype}_{options.threads}threads_{_C.active_isa()}.csv")
     lines: list[dict[str, Any]] = []
+    peak = Peak(options.threads)
+    for _ in range(20):
+        peak.now()
     try:
         for number, network in enumerate(NETWORKS):
             if options.only not in network.name or time.perf_counter() > end:
@@ -242,9 +274,9 @@ def main() -> None:
                 print(f"{network.name}: left out: {network.package} is not installed", flush=True)
                 continue
             have, missing = ready(workers, number, options.prepare)
-            taken, trip = measure(workers, have, options.repeats, options.row, options.clock)
-            for line in rows(network, taken, missing):
-                line["round_trip_ns"] = round(trip)
+            turns, still, trip = measure(workers, have, options.repeats, options.row, options.clock, peak)
+            for line in rows(network, turns, missing):
+                line |= {"round_trip_ns": round(trip), "quiet": still, "peak_gflops": round(peak.highest / 1e9)}
                 print(*(f"{key}={value}" for key, value in line.items()), flush=True)
                 lines.append(about | line)
             update(target, lines, "network", "rhythm")
