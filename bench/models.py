@@ -3,11 +3,10 @@
     python bench/models.py [--dtype bf16] [--threads 2] [--minutes 12] [--peers openvino,onnxruntime] [--only resnet]
 
 Each library runs in a process of its own, and calls alternate between them; turns in which others use the cores too
-do not count (QUIET). Nothing is reported for a library whose
-output is not within 1e-4 of torch's float32 (0.1 in bf16), nor where building a network takes it longer than --prepare
-seconds. Rows go into bench/results/<processor>/models_*.csv, in place of older ones of the same
-network. --minutes ends the run before the next network, and --peers without "compile" leaves out the one that takes
-longest to build.
+do not count (QUIET). Nothing is reported for a library whose output is not within 1e-4 of torch's float32 (0.1 in
+bf16), nor where building a network takes it longer than --prepare seconds. Rows go into
+bench/results/<processor>/models_*.csv, in place of older ones of the same network. --minutes ends the run before the
+next network, and --peers without "compile" leaves out the one that takes longest to build.
 """
 
 from __future__ import annotations
@@ -180,6 +179,8 @@ class Peak:
 
     def __init__(self, threads: int) -> None:
         self.threads, self.highest = threads, 0.0
+        for _ in range(20):  # the first turns need to know what is whole
+            self.now()
 
     def now(self) -> float:
         found = float(_C.peak_flops(self.threads))
@@ -275,8 +276,6 @@ def main() -> None:
     target = result_file(f"models_{options.dtype}_{options.threads}threads_{_C.active_isa()}.csv")
     lines: list[dict[str, Any]] = []
     peak = Peak(options.threads)
-    for _ in range(20):
-        peak.now()
     try:
         for number, network in enumerate(NETWORKS):
             if options.only not in network.name or time.perf_counter() > end:

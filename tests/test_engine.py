@@ -90,6 +90,11 @@ def test_a_model_built_under_inference_mode_is_named() -> None:
         model = small()
     with pytest.raises(InputError, match=r"was built under torch.inference_mode\(\)"):
         optimize(model, image())
+    with torch.inference_mode():
+        model.requires_grad_(False)
+    x = image()
+    with torch.no_grad():
+        assert_same(optimize(model, x)(x), model(x))
 
 
 class Outputs(nn.Module):

@@ -24,10 +24,10 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None
     Raises:
         InputError: torch.export cannot trace the model; the message has the place in the model's code.
     """
-    if any(parameter.is_inference() for parameter in model.parameters()):
+    if any(p.is_inference() and p.requires_grad for p in model.parameters()):
         raise InputError(
-            f"optimize: {type(model).__name__} was built under torch.inference_mode(), whose parameters torch.export "
-            "cannot take: build it outside; calls may be inside"
+            f"optimize: {type(model).__name__} was built under torch.inference_mode(), and torch.export cannot take "
+            "its parameters, which require grad: build it outside, or call requires_grad_(False); calls may be inside"
         )
     try:
         with _quiet():
