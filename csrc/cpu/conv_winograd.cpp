@@ -76,9 +76,8 @@ FASTNETS_INLINE void multiply_point(const Plan<T>& plan, const Own<T>& own, cons
     for (int64_t part = 0; part < cut.parts; ++part) {
       const int64_t begin = cut.begin(part);
       const Rows<float> rows{own.v + xi * plan.xi_stride + begin * Vec::width, plan.block_stride, Vec::width};
-      const PanelAhead ahead = panel_ahead(weights, panel.weights_stride, cold, part, cut, next);
       PanelProducts<Kind, true, float>::of_rows[cut.begin(part + 1) - begin - 1](
-          rows, {weights, ahead}, plan.cin, nullptr,
+          rows, {weights, panel_ahead(weights, panel.weights_stride, cold, part, cut, next)}, plan.cin, nullptr,
           m + xi * plan.product_stride + begin * Kind::kVectors * Vec::width);
     }
   });
@@ -113,19 +112,21 @@ __attribute__((noinline)) void multiply_line(const Plan<T>& plan, const Own<T>& 
           PanelProducts<Kind, true, float, Weights>::of_rows[cut.begin(part + 1) - begin - 1](
               rows, weights_of, depth, k == 0 ? nullptr : to, to);
         };
-        const PanelAhead ahead(then, kTaps * size * static_cast<int64_t>(sizeof(float)), x * cut.parts + part,
-                               points * cut.parts, kTaps);
+        const auto ahead = [&]() FASTNETS_INLINE_LAMBDA {
+          return PanelAhead(then, kTaps * size * static_cast<int64_t>(sizeof(float)), x * cut.parts + part,
+                            points * cut.parts, kTaps);
+        };
         // The points of common/conv_pack.cpp: at 1/2 and -1/2, the taps backwards at 2 and -2.
         const float *const lowest = x >= 5 ? last : tap, *const highest = x >= 5 ? tap : last;
         const auto at_point = [&](auto point) FASTNETS_INLINE_LAMBDA {
           if constexpr (kTaps == 2) {
-            multiply(PanelPair<decltype(point)::value>{lowest, highest, ahead});
+            multiply(PanelPair<decltype(point)::value>{lowest, highest, ahead()});
           } else {
-            multiply(PanelTaps<decltype(point)::value>{lowest, tap + size, highest, ahead});
+            multiply(PanelTaps<decltype(point)::value>{lowest, tap + size, highest, ahead()});
           }
         };
         if (x == 0 || x == points - 1) {
-          multiply(PackedPanel<float>{x == 0 ? tap : last, ahead});
+          multiply(PackedPanel<float>{x == 0 ? tap : last, ahead()});
         } else if (x == 1) {
           at_point(std::integral_constant<int, 1>{});
         } else if (x == 2) {

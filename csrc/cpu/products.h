@@ -58,11 +58,10 @@ struct PanelRead {
   const T* next = nullptr;
   template <class Kind>
   FASTNETS_INLINE auto of(const RowCut<T>& cut, int64_t part) const {
-    const PanelAhead ahead = panel_ahead(b, elements, cold, part, cut, next);
     if constexpr (Kind::kVectors == 4) {
-      return TwoPanels<T>{b, b + elements / 2, ahead};
+      return TwoPanels<T>{b, b + elements / 2, panel_ahead(b, elements, cold, part, cut, next)};
     } else {
-      return PackedPanel<T>{b, ahead};
+      return PackedPanel<T>{b, panel_ahead(b, elements, cold, part, cut, next)};
     }
   }
 };
