@@ -23,6 +23,7 @@ from fastnets import _C
 from fastnets.engine.graph import Graph, Node
 from fastnets.engine.kernels import Concat, Torch, View
 from fastnets.engine.layout import Layouts, lay_out
+from fastnets.engine.spread import spread
 from fastnets.engine.storage import Buffer, Storage, assign
 from fastnets.ops.layout import KERNEL_DTYPES
 from fastnets.ops.relayout import relayout_into
@@ -79,6 +80,7 @@ class Plan:
 def make_plan(graph: Graph, nthreads: int) -> Plan:
     """Lay out a lowered graph, and give its values their memory."""
     layouts = lay_out(graph)
+    spread(graph, layouts)
     return Plan(graph, layouts, assign(graph, layouts), nthreads)
 
 
