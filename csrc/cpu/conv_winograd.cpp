@@ -77,8 +77,8 @@ FASTNETS_INLINE void multiply_point(const Plan<T>& plan, const Own<T>& own, cons
       const int64_t begin = cut.begin(part);
       const Rows<float> rows{own.v + xi * plan.xi_stride + begin * Vec::width, plan.block_stride, Vec::width};
       PanelProducts<Kind, true, float>::of_rows[cut.begin(part + 1) - begin - 1](
-          rows, {weights, panel_ahead(weights, panel.weights_stride, cold, part, cut, next)}, plan.cin, nullptr,
-          m + xi * plan.product_stride + begin * Kind::kVectors * Vec::width);
+          rows, {weights, panel_ahead(weights, panel.weights_stride, cold, part, cut, next)}, plan.cin,
+          nullptr, m + xi * plan.product_stride + begin * Kind::kVectors * Vec::width);
     }
   });
 }

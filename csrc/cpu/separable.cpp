@@ -95,6 +95,7 @@ void fill_pixels(const RowPlan& row, const Unit& unit, const PixelPanel<T>& pane
     const T* from = x + c;
     T* to = panel.a + c / kColumns<T> * panel.block_stride + first * kColumns<T> + c % kColumns<T>;
     for (int64_t i = 0; i < unit.segment.count; ++i, from += stride[3], to += kColumns<T>) {
+      __builtin_prefetch(from + 2 * Vec::width);  // DenseNet-121: 0.98 of the time
       clamp(fma(load_lanes(from, lanes), scale, terms.shift)).store(to);
     }
   }
