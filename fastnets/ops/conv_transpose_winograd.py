@@ -7,7 +7,6 @@ same inputs, with taps of its own, so all phases share the transformed tiles of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
@@ -74,7 +73,7 @@ def choose_for(batch: int, cin: int, cout: int, size: Sequence[int], itemsize: i
     costs = [(winograd_cost(shape, tile, taps=1.0 if taps else None), tile) for tile in TILES[axes]]
     few = [pair for pair in costs if _weight_bytes(shape, pair[1], taps) <= _MOST_BYTES]
     cost, tile = min(few or costs[:1])
-    return cost, replace(winograd_config(shape, tile, threads()), taps=taps)
+    return cost, winograd_config(shape, tile, threads(), taps=taps)
 
 
 def products_cost(call: ConvTransposeCall) -> float:
