@@ -16,8 +16,8 @@ struct KernelTransform {
 };
 
 // Of `tile` outputs: the kernel's polynomial at 0, 1, -1, 2, -2, 1/2, -1/2 and infinity, as many as it needs;
-// at 1/2 and -1/2 times a power of 2, which is the polynomial backwards. All of them by what A^T would divide
-// 1 and -1 by; it has the rest (winograd_axes.h).
+// at 1/2 and -1/2 times a power of 2, which is the polynomial backwards. With six points, they are times
+// kSixStep. All of them by what A^T would divide 1 and -1 by; it has the rest (winograd_axes.h).
 // kept: the taps themselves.
 KernelTransform kernel_transform(int tile, int64_t taps, bool kept = false) {
   if (tile == 1) return {};
@@ -26,21 +26,24 @@ KernelTransform kernel_transform(int tile, int64_t taps, bool kept = false) {
     return {7, 3, {{1, 0, 0}, {0.5, 0, 0.5}, {0.5, 0, -0.5}, {0, 0, 1}, {0, 1, 0}, {0, 1, 0}, {0, 1, 0}}};
   }
   KernelTransform t{tile + static_cast<int>(taps) - 1, static_cast<int>(taps), {}};
-  const double factor = t.points == 4 ? 1.0 / 2 : t.points == 6 ? -1.0 / 6 : -2.0 / 9;
+  const bool six = t.points == 6;
+  const double step = six ? kSixStep : 1, fourth = step * step * step * step;
+  double factor[kMostTaps] = {t.points == 4 ? 1.0 / 2 : six ? -1 / (6 * fourth) : -2.0 / 9};  // of each tap
+  for (int k = 1; k < t.taps; ++k) factor[k] = factor[k - 1] * step;
   if (kept) {
     t.points = t.taps;
-    for (int k = 0; k < t.taps; ++k) t.rows[k][k] = factor;
+    for (int k = 0; k < t.taps; ++k) t.rows[k][k] = factor[k];
     return t;
   }
   constexpr double kPoint[kMostPoints] = {0, 1, -1, 2, -2, 2, -2};
   for (int p = 0; p < t.points; ++p) {
-    double power = factor;
+    double power = 1;
     for (int k = 0; k < t.taps; ++k, power *= kPoint[p]) {
       const bool backwards = p == 5 || p == 6;
-      t.rows[p][backwards ? t.taps - 1 - k : k] = power;
+      t.rows[p][backwards ? t.taps - 1 - k : k] = power * factor[k];
     }
   }
-  for (int k = 0; k < t.taps; ++k) t.rows[t.points - 1][k] = k == t.taps - 1 ? factor : 0;
+  for (int k = 0; k < t.taps; ++k) t.rows[t.points - 1][k] = k == t.taps - 1 ? factor[k] : 0;
   return t;
 }
 

@@ -46,6 +46,8 @@ void pack_direct(const ConvWeights& weights, const ProductPacking& packing, void
 // taps: along x, the kernel's three taps instead, [group][panel][z, y][block of cin][tap][cin][panel lanes]
 // in blocks of kTapsDepth.
 constexpr int64_t kTapsDepth = 64;
+// The s of the points 0, s, -s, 2s, -2s and infinity, where there are six along an axis.
+constexpr double kSixStep = 11.0 / 16;
 int64_t packed_winograd_elements(const ConvWeights& weights, const int tile[3], bool taps, int lanes);
 void pack_winograd(const ConvWeights& weights, const int tile[3], bool taps, int lanes, float* packed,
                    ThreadContext& context);

@@ -11,7 +11,7 @@
 namespace fastnets {
 namespace FASTNETS_LEVEL {
 
-constexpr int kMaxPoints = 6 * 6 * 6;
+constexpr int kMaxPoints = 8 * 6 * 6;
 
 template <class T>
 const TileKind<T>& tile_kind(const int tile[3], int64_t taps) {

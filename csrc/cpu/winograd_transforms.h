@@ -246,12 +246,31 @@ FASTNETS_INLINE void add_border(V* line, const TileTarget<T>& t, int64_t z, int6
   for (int x = 0; x < kX; ++x) line[x] = line[x] + V::load(from + side(2, x), lanes);
 }
 
-// One row of outputs along x through the epilogue, in registers.
+// Scale and shift of channels, and what Axis::kSteps leaves to multiply by, which so costs nothing.
+template <class Z, class Y, class X, class V>
+struct OutputTerms {
+  V scale[Z::kSteps * (Z::kOutputs - 1) + Y::kSteps * (Y::kOutputs - 1) + X::kSteps * (X::kOutputs - 1) + 1];
+  V shift;
+  FASTNETS_INLINE OutputTerms(const Epilogue& epilogue, int64_t channel, int lanes) {
+    const ChannelTermsOf<V> terms(epilogue, channel, lanes);
+    shift = terms.shift, scale[0] = terms.scale;
+#pragma GCC unroll 16
+    for (size_t i = 1; i < sizeof(scale) / sizeof(V); ++i) {
+      scale[i] = times(static_cast<float>(power(kSixStep, static_cast<int>(i))), terms.scale);
+    }
+  }
+  // Of row (z, y).
+  FASTNETS_INLINE void apply(V* line, int64_t z, int64_t y) const {
+    const V* const first = scale + Z::kSteps * z + Y::kSteps * y;
+#pragma GCC unroll 8
+    for (int x = 0; x < X::kOutputs; ++x) line[x] = fma(line[x], first[X::kSteps * x], shift);
+  }
+};
+
+// One row of outputs along x through the rest of the epilogue, in registers.
 template <int kX, class V, class T>
 FASTNETS_INLINE void finish_line(V* line, const TileTarget<T>& t, int64_t z, int64_t y, int64_t channel,
-                                 int lanes, const ChannelTermsOf<V>& terms, const ClampOf<V>& clamp) {
-#pragma GCC unroll 8
-  for (int x = 0; x < kX; ++x) line[x] = terms(line[x]);
+                                 int lanes, const ClampOf<V>& clamp) {
   if (t.border != nullptr) add_border<kX>(line, t, z, y, channel, lanes);
   if (t.residual != nullptr) {
     const T* const from = t.residual + z * t.residual_stride[0] + y * t.residual_stride[1] + channel;
@@ -308,7 +327,7 @@ FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const
   constexpr int kPz = Z::kPoints, kPy = Y::kPoints, kPx = X::kPoints, kPlane = kPy * kPx;
   constexpr int kZ = Z::kOutputs, kY = Y::kOutputs, kX = X::kOutputs;
   const ClampOf<V> clamp(epilogue);
-  const ChannelTermsOf<V> terms(epilogue, channel, lanes);
+  const OutputTerms<Z, Y, X, V> terms(epilogue, channel, lanes);
   TileMoments<V> moments{};
   TileMaxima<kZ, kY, kX, V> maxima;
   alignas(64) V tile[kPz > 1 ? kZ * kPlane : 1];
@@ -342,7 +361,8 @@ FASTNETS_INLINE void transform_products(const float* m, int64_t xi_stride, const
       X::output(line);
       fetch_line<1, kX>(t.next_y, t.stride, z, y, channel);
       fetch_line<0, kX>(t.next_residual, t.residual_stride, z, y, channel);
-      finish_line<kX>(line, t, z, y, channel, lanes, terms, clamp);
+      terms.apply(line, z, y);
+      finish_line<kX>(line, t, z, y, channel, lanes, clamp);
       if (t.y != nullptr) store_line<kX>(line, t, z, y, channel, lanes);
       if (t.maxima != nullptr) {
 #pragma GCC unroll 8
@@ -401,9 +421,9 @@ constexpr TileKind<T> kTiles[] = {
     FASTNETS_PLANES(3, 2),     FASTNETS_PLANES(3, 3),     FASTNETS_PLANES(3, 4),
     FASTNETS_PLANES(3, 6),     FASTNETS_PLANES(5, 2),     FASTNETS_PLANES(5, 4),
     FASTNETS_PLANES(7, 2),     FASTNETS_VOLUMES(3, 2, 2), FASTNETS_VOLUMES(3, 2, 4),
-    FASTNETS_VOLUMES(3, 4, 4), FASTNETS_VOLUMES(5, 2, 2), FASTNETS_PLANES(2, 3),
-    FASTNETS_PLANES(2, 5),     FASTNETS_PLANES(2, 7),     FASTNETS_VOLUMES(2, 3, 3),
-    FASTNETS_VOLUMES(2, 5, 5)};
+    FASTNETS_VOLUMES(3, 4, 4), FASTNETS_VOLUMES(3, 6, 4), FASTNETS_VOLUMES(5, 2, 2),
+    FASTNETS_PLANES(2, 3),     FASTNETS_PLANES(2, 5),     FASTNETS_PLANES(2, 7),
+    FASTNETS_VOLUMES(2, 3, 3), FASTNETS_VOLUMES(2, 5, 5)};
 
 }  // namespace FASTNETS_LEVEL
 }  // namespace fastnets

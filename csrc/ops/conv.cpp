@@ -280,8 +280,8 @@ class PackedConv {
       require(w.kernel[i] == (tile_[i] == 1 ? 1 : taps),
               "conv: winograd needs a tile of 1 along axes with kernel 1, and one kernel along the others");
     }
-    const std::array<int, 3> of3[] = {{1, 1, 2}, {1, 1, 4}, {1, 1, 6}, {1, 2, 2}, {1, 3, 3},
-                                      {1, 4, 4}, {1, 6, 6}, {2, 2, 2}, {2, 4, 4}, {4, 4, 4}};
+    const std::array<int, 3> of3[] = {{1, 1, 2}, {1, 1, 4}, {1, 1, 6}, {1, 2, 2}, {1, 3, 3}, {1, 4, 4},
+                                      {1, 6, 6}, {2, 2, 2}, {2, 4, 4}, {4, 4, 4}, {6, 4, 4}};
     const std::array<int, 3> of5[] = {{1, 1, 2}, {1, 1, 4}, {1, 2, 2}, {1, 4, 4}, {2, 2, 2}};
     const std::array<int, 3> of7[] = {{1, 1, 2}, {1, 2, 2}};
     const std::array<int, 3> mine{tile_[0], tile_[1], tile_[2]};

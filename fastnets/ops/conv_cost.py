@@ -29,6 +29,7 @@ _HALO = 1.5  # inputs of a box for each that its outputs lie on
 _TILE_STORE = 20.0  # of a vector of results: 1x1 to 2 or 3 channels took 1.3 to 4 times the narrow kernel's time
 _JOIN = 3.0  # the sums of an output over the lanes, and its store
 _TILE = 1000.0  # of a Winograd tile: finding its pixels (64 channels, dilated: 1.03 to 1.08 with half as many tiles)
+_LARGE = 2.5  # times as much of a volume's transforms with 8 points along an axis, which pass L1 (Emerald Rapids)
 _SETTLING = 3  # what starting and storing a product of Winograd's costs, in inputs
 _FEW_ROWS = 8  # a product of fewer rows costs as much: it waits for the weights
 
@@ -143,7 +144,8 @@ def winograd_cost(shape: ConvShape, tile: Axes, *, taps: float | None = None) ->
     points, tiles = points_of(shape, tile), tile_count(shape, tile)
     inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
     multiply = max(tiles, _FEW_ROWS) * (inputs + _SETTLING) * vectors(outputs) / _WINOGRAD_SHARE
-    transform = tiles * (vectors(inputs) * _INPUT + vectors(outputs) * _OUTPUT)
+    large = _LARGE if min(tile) > 1 and max(tile) == 6 else 1.0
+    transform = large * tiles * (vectors(inputs) * _INPUT + vectors(outputs) * _OUTPUT)
     fetch = inputs * vectors(outputs) * _FETCH[product_rows()]
     if taps is not None:  # of a line in memory, for all of its points
         kernel = max(shape.kernel)
