@@ -77,7 +77,7 @@ struct Plan {
   int64_t moments_floats() const { return call.epilogue.moments == nullptr ? 0 : tiles * 3 * s.cout; }
   int64_t private_bytes() const {
     return (call.share ? 0 : transform_bytes()) + slice_bytes<T>(channel_blocks * Vec::width) +
-           slice_bytes<Span>(span_count());
+           slice_bytes<Span>(span_count()) + slice_bytes<int64_t>(xis);
   }
 };
 
@@ -89,6 +89,7 @@ struct Own {
   float* m;        // of one panel, or of all of them
   T* zeros;        // [cin]
   Span* spans[3];  // of the tiles along an axis
+  int64_t* inner;  // how far the inputs of a tile are from its first one, in the order of its points
 };
 
 template <class T>
@@ -113,6 +114,17 @@ Own<T> take_memory(const Plan<T>& plan, void* scratch, int thread) {
       for (int64_t at = start; at < least(start + step, length); ++at) {
         *next++ = {at, least(most, (length - at + step - 1) / step)};
       }
+    }
+  }
+  own.inner = arena.take<int64_t>(plan.xis);
+  int64_t* inner = own.inner;
+  const auto distance = [&](int axis, int point) {
+    return point * plan.s.dilation[axis] * plan.call.x_stride[axis + 1];
+  };
+  for (int i = 0; i < plan.kind.points[0]; ++i) {
+    for (int j = 0; j < plan.kind.points[1]; ++j) {
+      for (int k = 0; k < plan.kind.points[2]; ++k)
+        *inner++ = distance(0, i) + distance(1, j) + distance(2, k);
     }
   }
   return own;
@@ -143,24 +155,33 @@ struct Tile {
   int64_t index_[3];
 };
 
-// How far the inputs of a tile along an axis are from the first one of x; -1 outside of it.
-template <class T>
-FASTNETS_INLINE void find_inputs(const Plan<T>& plan, int axis, int64_t first, int64_t* offset) {
-  const ConvShape& s = plan.s;
-  int64_t at = first * s.stride[axis] - s.pad[axis];
-  for (int i = 0; i < plan.kind.points[axis]; ++i, at += s.dilation[axis]) {
-    offset[i] = at >= 0 && at < s.in[axis] ? at * plan.call.x_stride[axis + 1] : -1;
-  }
-}
-
-// The pixels of x under a tile, in the order of its points.
+// The pixels of x under a tile, in the order of its points. Where all are inside of x, one addition each:
+// with a look at each, 3D networks spent a twentieth of their time here.
 template <class T>
 FASTNETS_INLINE void find_pixels(const Plan<T>& plan, const Own<T>& own, const Tile& tile, int64_t group,
                                  const T** pixel) {
   constexpr int kMost = 8;  // points along an axis
+  const ConvShape& s = plan.s;
   const T* x = static_cast<const T*>(plan.call.x) + tile.image * plan.call.x_stride[0] + group * plan.cin;
-  int64_t offset[3][kMost];
-  for (int axis = 0; axis < 3; ++axis) find_inputs(plan, axis, tile.at[axis].first, offset[axis]);
+  int64_t first[3];
+  bool all_inside = true;
+  for (int axis = 0; axis < 3; ++axis) {
+    first[axis] = tile.at[axis].first * s.stride[axis] - s.pad[axis];
+    const int64_t last = first[axis] + (plan.kind.points[axis] - 1) * s.dilation[axis];
+    all_inside = all_inside && first[axis] >= 0 && last < s.in[axis];
+  }
+  if (all_inside) {
+    for (int axis = 0; axis < 3; ++axis) x += first[axis] * plan.call.x_stride[axis + 1];
+    for (int64_t i = 0; i < plan.xis; ++i) pixel[i] = x + own.inner[i];
+    return;
+  }
+  int64_t offset[3][kMost];  // -1 outside of x
+  for (int axis = 0; axis < 3; ++axis) {
+    int64_t at = first[axis];
+    for (int i = 0; i < plan.kind.points[axis]; ++i, at += s.dilation[axis]) {
+      offset[axis][i] = at >= 0 && at < s.in[axis] ? at * plan.call.x_stride[axis + 1] : -1;
+    }
+  }
   const int points = plan.kind.points[2];
   for (int i = 0; i < plan.kind.points[0]; ++i) {
     for (int j = 0; j < plan.kind.points[1]; ++j, pixel += points) {
