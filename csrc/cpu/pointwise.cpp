@@ -1,5 +1,7 @@
 #include "cpu/pointwise.h"
 
+#include <algorithm>
+
 #include "cpu/pixel_rows.h"
 
 namespace fastnets {
@@ -58,20 +60,24 @@ void run_rows(const PointwiseCall& original, ThreadContext& context) {
   const bool dense = x_step == channels && y_step == channels &&
                      (e.residual == nullptr || e.residual_stride[3] == channels) && e.scale == nullptr &&
                      e.shift == nullptr;
-  const int64_t step = kBlock / channels < 1 ? 1 : kBlock / channels;  // pixels of an item
-  const int64_t blocks = (size[2] + step - 1) / step;
-  for (int64_t i; next_item(context, call.x.batch * size[0] * size[1] * blocks, i);) {
-    const int64_t at = i % blocks * step, row = i / blocks;
-    const int64_t pixels = size[2] - at < step ? size[2] - at : step;
-    const int64_t n = row / (size[0] * size[1]), z = row / size[1] % size[0], line = row % size[1];
-    const X* x = row_of<X>(call.x, n, z, line) + at * x_step;
-    const Y* residual = residual_row<Y>(e, n, z, line);
-    if (residual != nullptr) residual += at * e.residual_stride[3];
-    Y* y = row_of<Y>(call.y, n, z, line) + at * y_step;
-    if (dense) {
-      run(x, residual, y, pixels * channels, e);
-    } else {
-      run_scaled(call, x, residual, y, pixels);
+  // An item is a part of a row, or some rows: to claim one takes as long as some hundred elements.
+  const int64_t step = std::max<int64_t>(1, std::min(size[2], kBlock / channels)),
+                blocks = (size[2] + step - 1) / step;
+  const int64_t rows = call.x.batch * size[0] * size[1],
+                each = std::max<int64_t>(1, kBlock / (channels * size[2]));
+  for (int64_t item; next_item(context, (rows + each - 1) / each * blocks, item);) {
+    const int64_t at = item % blocks * step, first = item / blocks * each, pixels = least(step, size[2] - at);
+    for (int64_t row = first; row < least(first + each, rows); ++row) {
+      const int64_t n = row / (size[0] * size[1]), z = row / size[1] % size[0], line = row % size[1];
+      const X* x = row_of<X>(call.x, n, z, line) + at * x_step;
+      const Y* residual = residual_row<Y>(e, n, z, line);
+      if (residual != nullptr) residual += at * e.residual_stride[3];
+      Y* y = row_of<Y>(call.y, n, z, line) + at * y_step;
+      if (dense) {
+        run(x, residual, y, pixels * channels, e);
+      } else {
+        run_scaled(call, x, residual, y, pixels);
+      }
     }
   }
 }

@@ -18,7 +18,7 @@ aten = torch.ops.aten
 def rewrite_moves(graph: Graph) -> None:
     """Write operations of a traced graph, which is to be lowered, as others."""
     rewrite = {"roll": _roll, "cat": _constants_apart, "mean": _mean_of_tokens, "addcmul": _sum_of_product}
-    rewrite |= {"einsum": _product, "linalg_vector_norm": _length_over_pixels}
+    rewrite |= {"einsum": _product, "linalg_vector_norm": _length_over_pixels, "sum": _sum_over_pixels}
     nodes: list[Node] = []
     for node in graph.nodes:
         if node.op in rewrite and node.dtype.is_floating_point:
@@ -105,6 +105,17 @@ def _length_over_pixels(node: Node) -> list[Node]:
     total = Node("mul", {"self": mean, "other": float(count)}, node.shape, x.dtype, node.layer, aten.mul.Tensor)
     _become(node, aten.sqrt.default, {"self": total})
     return [squares, *views, mean, total]
+
+
+def _sum_over_pixels(node: Node) -> list[Node]:
+    """Over spatial axes that stay: so many times the mean."""
+    x, axes, args = node.args["self"], len(node.args["self"].shape), node.args
+    over = {d % axes for d in args.get("dim") or ()}
+    if not over or not over <= set(range(2, axes)) or not args["keepdim"] or args["dtype"] or 0 in x.shape:
+        return []
+    mean = Node("mean", args, node.shape, x.dtype, node.layer, aten.mean.dim)
+    _become(node, aten.mul.Tensor, {"self": mean, "other": float(prod(x.shape[d] for d in over))})
+    return [mean]
 
 
 def _sum_of_product(node: Node) -> list[Node]:

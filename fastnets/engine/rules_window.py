@@ -80,9 +80,10 @@ def _apart(x: Node, window: tuple[int, ...], average: bool) -> Lowered:
 def mean(node: Node, context: Context) -> Lowered | str:
     x, dims = node.args["self"], node.args.get("dim")
     axes = len(x.shape)
-    if dims is None or {d % axes for d in dims} != set(range(2, axes)) or axes < 3:
-        return "the kernel takes the mean over all spatial axes"
-    return _apart(x, x.shape[2:], average=True)
+    spatial, over = set(range(2, axes)), {d % axes for d in dims or ()}
+    if not over or not (over == spatial or (over < spatial and node.args["keepdim"])):
+        return "the kernel takes the mean over all spatial axes, or keeps those that it takes it over"
+    return _apart(x, tuple(x.shape[d] if d in over else 1 for d in range(2, axes)), average=True)
 
 
 @rule(

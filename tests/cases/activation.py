@@ -65,4 +65,5 @@ CASES = [
     *(Case((2, c, 9, 7), "relu", terms=True) for c in (1, 3, 16, 21, 100)),
     *(Case((2, c, 5, 6, 7), "silu", terms=True, wide=True) for c in (1, 3, 16, 37)),
     Case((1, 24, 50), "none", terms=True, wide=True),
+    Case((3, 5, 40, 31, 7), "relu", terms=True, wide=True),  # several rows an item
 ]
