@@ -218,7 +218,7 @@ def _recorded_copy(value: Tensor, target: Tensor) -> _C.Plan:
 
 
 class _TorchStep:
-    """A call of torch. Tensors over the arena are made once: after a network has filled the caches, each takes 40 us."""
+    """A call of torch. Tensors over the arena are made once: each takes 40 us where a network has filled the caches."""
 
     def __init__(self, node: Node, instance: Instance) -> None:
         self.node = node
