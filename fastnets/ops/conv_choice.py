@@ -34,7 +34,7 @@ from fastnets.ops.conv_refusals import (
     winograd_refusal,
 )
 from fastnets.ops.tuned import key, user_choices
-from fastnets.ops.winograd_choice import eight_slow_down, taps_slow_down, winograd_config
+from fastnets.ops.winograd_choice import taps_slow_down, winograd_config
 
 logger = logging.getLogger(__name__)
 
@@ -114,14 +114,13 @@ def candidates(shape: ConvShape, nthreads: int, algorithm: str | None = None) ->
     if algorithm in (None, "winograd") and winograd_refusal(shape) is None and not by_tiles:
         for tile in tiles_of(shape):
             config = winograd_config(shape, tile, nthreads)
-            found.append((winograd_cost(shape, tile) * eight_slow_down(tile, config), config))
+            found.append((winograd_cost(shape, tile), config))
             if taps_refusal(shape, tile) is None and product_rows() > 6:  # beside six rows, transforms take too long
                 # Of a third or half of the weights, threads may share tiles where they do not of all (512 channels of
                 # 14x14 took 0.85 of the time, 256 of 12x12x12 0.8), but not the other way round (256 of 56x56: 1.2).
                 kept = winograd_config(shape, tile, nthreads, taps=True)
                 kept = replace(config, taps=True) if config.share else kept
-                cost = winograd_cost(shape, tile, taps=taps_slow_down(shape, tile, kept))
-                found.append((cost * eight_slow_down(tile, kept), kept))
+                found.append((winograd_cost(shape, tile, taps=taps_slow_down(shape, tile, kept)), kept))
     if algorithm in (None, "planar") and planar_refusal(shape) is None and not (by_tiles and joins_taps(shape)):
         found.append((planar_cost(shape), _planar(shape, nthreads)))
     if algorithm in (None, "narrow") and narrow_refusal(shape) is None:

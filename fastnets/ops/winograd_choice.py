@@ -72,16 +72,6 @@ def winograd_config(shape: ConvShape, tile: Axes, nthreads: int, *, taps: bool =
     return ConvConfig("winograd", tile, block_of(tiles, most, nthreads), stream=stream, taps=taps)
 
 
-def eight_slow_down(tile: Axes, config: ConvConfig) -> float:
-    """How much longer a point takes of tiles with 8 along an axis.
-
-    Of 30 layers in items of a thread's own, 25 took by tiles of 4 instead of 6 0.81 to 0.91 of what their points say
-    (Emerald Rapids; DenseNet-121 0.98 of the time).
-    """
-    slower = max(tile) == 6 and min(tile) == 1 and not config.share and cache_bytes(2) >= LARGE_L2
-    return 1.15 if slower else 1.0
-
-
 def taps_slow_down(shape: ConvShape, tile: Axes, config: ConvConfig) -> float:
     """How much longer products take whose weights are transformed meanwhile.
 
