@@ -3,10 +3,10 @@
     python bench/models.py [--dtype bf16] [--threads 2] [--minutes 12] [--peers openvino,onnxruntime] [--only resnet]
 
 Each library runs in a process of its own, and calls alternate between them; turns in which others use the cores too
-do not count (QUIET). Nothing is reported for a library whose output is not within 1e-4 of torch's float32 (0.1 in
-bf16), nor where building a network takes it longer than --prepare seconds. Rows go into
-bench/results/<processor>/models_*.csv, in place of older ones of the same network. --minutes ends the run before the
-next network, and --peers without "compile" leaves out the one that takes longest to build.
+or the host has moved them apart do not count (QUIET, NEAR). Nothing is reported for a library whose output is not
+within 1e-4 of torch's float32 (0.1 in bf16), nor where building a network takes it longer than --prepare seconds.
+Rows go into bench/results/<processor>/models_*.csv, in place of older ones of the same network. --minutes ends the
+run before the next network, and --peers without "compile" leaves out the one that takes longest to build.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import threading
 import time
 import warnings
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from common import provenance, result_file, spread, update
@@ -41,7 +41,11 @@ BURST_S = 0.1
 """Calls back to back take about so long, and are one at least."""
 QUIET = 0.8
 """A turn counts where the peak of arithmetic before and after each library is so much of the highest of the run: below
-it, others have a part of the cores. Where fewer than 3 turns do, all of a network's count, and its row says quiet=0."""
+it, others have a part of the cores."""
+NEAR = 2.0
+"""And where a cache line goes from core to core and back in so many times the least of the run: hosts move a virtual
+machine's cores between L3 caches for seconds (Zen 4: 80 and 310 ns), and MobileNetV2 takes 1.25 times as long there.
+Where fewer than 3 turns are quiet and near, all of a network's count, and its row says quiet=0."""
 WAITS = 10
 """Times TURN_S that a library waits for quiet cores at most."""
 RHYTHMS = ("back to back", "after 20 ms")
@@ -174,57 +178,70 @@ Times = dict[str, tuple[float, float]]
 """Of a turn: a library's two times."""
 
 
-class Peak:
-    """The arithmetic of `threads` cores, and the most of it that was seen."""
+class State(NamedTuple):
+    """Of the cores: floating point operations a second, and seconds in which a cache line goes to another and back."""
+
+    flops: float
+    round_trip: float
+
+
+class Cores:
+    """Arithmetic of `threads` cores and the way from one to another: what they are, and the best that was seen."""
 
     def __init__(self, threads: int) -> None:
-        self.threads, self.highest = threads, 0.0
+        self.threads, self.highest, self.nearest = threads, 0.0, float("inf")
         for _ in range(20):  # the first turns need to know what is whole
             self.now()
 
-    def now(self) -> float:
-        found = float(_C.peak_flops(self.threads))
-        self.highest = max(self.highest, found)
+    def now(self) -> State:
+        found = State(float(_C.peak_flops(self.threads)), float(_C.round_trip()))
+        self.highest, self.nearest = max(self.highest, found.flops), min(self.nearest, found.round_trip)
         return found
 
-    def settled(self) -> float:
+    def quiet(self, state: State) -> bool:
+        return state.flops >= QUIET * self.highest and state.round_trip <= NEAR * self.nearest
+
+    def settled(self) -> State:
         """After TURN_S, or later if the cores are quiet then."""
         for _ in range(WAITS):
             time.sleep(TURN_S)
             found = self.now()
-            if found >= QUIET * self.highest:
+            if self.quiet(found):
                 break
         return found
 
 
+Turn = tuple[list[State], Times]
+"""The cores before and after each library, and the times."""
+
+
 def measure(
-    workers: dict[str, Worker], names: list[str], repeats: int, seconds: float, clock: str, peak: Peak
+    workers: dict[str, Worker], names: list[str], repeats: int, seconds: float, clock: str, cores: Cores
 ) -> tuple[list[Times], int, float]:
     """The times of the libraries in those turns that count, of at least 3 and then until `seconds` are over.
 
-    And how many were quiet, and the median of the nanoseconds in which a cache line goes from one core to another and
-    back: where cores of a virtual machine share no L3, what threads share takes much longer.
+    And how many were quiet, and the median of the round trips in seconds.
     """
-    turns: list[tuple[float, Times]] = []
-    trips: list[float] = []
+    turns: list[Turn] = []
     start = time.perf_counter()
-    while len(turns) < 3 or (len(quiet(turns, peak)) < repeats and time.perf_counter() - start < seconds):
-        trips.append(_C.round_trip() * 1e9)
-        lowest, taken = peak.highest, {}
+    while len(turns) < 3 or (len(quiet(turns, cores)) < repeats and time.perf_counter() - start < seconds):
+        states: list[State] = []
+        taken: Times = {}
         for name in names:
-            lowest = min(lowest, peak.settled())
+            states.append(cores.settled())
             workers[name].ask({"clock": clock})
             taken[name] = tuple(workers[name].answer(600))
-            lowest = min(lowest, peak.now())
-        turns.append((lowest, taken))
-    found = quiet(turns, peak)
-    if len(found) < 3:
-        return [taken for _, taken in turns], 0, statistics.median(trips)
-    return found, len(found), statistics.median(trips)
+            states.append(cores.now())
+        turns.append((states, taken))
+    found = quiet(turns, cores)
+    count = len(found)
+    if count < 3:
+        found, count = turns, 0
+    return [taken for _, taken in found], count, statistics.median(s.round_trip for states, _ in found for s in states)
 
 
-def quiet(turns: list[tuple[float, Times]], peak: Peak) -> list[Times]:
-    return [taken for lowest, taken in turns if lowest >= QUIET * peak.highest]
+def quiet(turns: list[Turn], cores: Cores) -> list[Turn]:
+    return [turn for turn in turns if all(map(cores.quiet, turn[0]))]
 
 
 def rows(network: Network, turns: list[Times], missing: str) -> list[dict[str, Any]]:
@@ -275,7 +292,7 @@ def main() -> None:
     }
     target = result_file(f"models_{options.dtype}_{options.threads}threads_{_C.active_isa()}.csv")
     lines: list[dict[str, Any]] = []
-    peak = Peak(options.threads)
+    cores = Cores(options.threads)
     try:
         for number, network in enumerate(NETWORKS):
             if options.only not in network.name or time.perf_counter() > end:
@@ -284,9 +301,9 @@ def main() -> None:
                 print(f"{network.name}: left out: {network.package} is not installed", flush=True)
                 continue
             have, missing = ready(workers, number, options.prepare)
-            turns, still, trip = measure(workers, have, options.repeats, options.row, options.clock, peak)
+            turns, still, trip = measure(workers, have, options.repeats, options.row, options.clock, cores)
             for line in rows(network, turns, missing):
-                line |= {"round_trip_ns": round(trip), "quiet": still, "peak_gflops": round(peak.highest / 1e9)}
+                line |= {"round_trip_ns": round(trip * 1e9), "quiet": still, "peak_gflops": round(cores.highest / 1e9)}
                 print(*(f"{key}={value}" for key, value in line.items()), flush=True)
                 lines.append(about | line)
             update(target, lines, "network", "rhythm")
