@@ -2,7 +2,7 @@
 
 Those of the products are divided by the share of the peak that they reach; gathering a pixel, or transforming a point
 of a tile, costs some for each vector of channels. Fitted to measurements on Zen 4, where of 40 layers 36 ran within
-10 % of the best tile and block; Winograd's share, fetching and Strassen's constants on Zen 5, with weights in memory.
+10 % of the best tile and block; fetching and Strassen's constants on Zen 5, with weights in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 _GATHER, _INPUT, _OUTPUT = 2.0, 4.0, 3.0
 _PAIRS = 3.0  # of a tap in bfloat16, more than of one in float32
-_PRODUCT_SHARE, _WINOGRAD_SHARE, _PLANAR_SHARE = 0.85, 0.75, 0.9
+_PRODUCT_SHARE, _PLANAR_SHARE = 0.85, 0.9
+# By rows of a product. With 0.75 for 14 of them, strided layers of 12x12 and 14x14 went to other kernels, which took
+# 1.08 to 1.27 times as long (Zen 4).
+_WINOGRAD_SHARE = {14: 0.85, 6: 0.75}
 _COPY = 0.5  # of an element of a line: less from a line, more from pixels
 _SUMS = 8.0  # Strassen's, of a vector of inputs
 _STRASSEN_PIECE = 512  # columns (kPieceDepth in cpu/strassen.h)
@@ -32,6 +35,7 @@ _TILE = 1000.0  # of a Winograd tile: finding its pixels (64 channels, dilated: 
 _LARGE = 2.5  # times as much of a volume's transforms with 8 points along an axis, which pass L1 (Emerald Rapids)
 _SETTLING = 3  # what starting and storing a product of Winograd's costs, in inputs
 _FEW_ROWS = 8  # a product of fewer rows costs as much: it waits for the weights
+_FEW_TAP_ROWS = 4  # of which taps are fewer: 4 tiles of 4x4 for 7x7 and 8x8, 0.67 to 0.91 of the time of 16 of 2x2
 
 
 def vectors(channels: int) -> int:
@@ -143,7 +147,8 @@ def winograd_cost(shape: ConvShape, tile: Axes, *, taps: float | None = None) ->
     """taps: how much longer products take by weights that are kept as taps, where they are."""
     points, tiles = points_of(shape, tile), tile_count(shape, tile)
     inputs, outputs = shape.cin // shape.groups, shape.cout // shape.groups
-    multiply = max(tiles, _FEW_ROWS) * (inputs + _SETTLING) * vectors(outputs) / _WINOGRAD_SHARE
+    rows = max(tiles, _FEW_ROWS if taps is None else _FEW_TAP_ROWS)
+    multiply = rows * (inputs + _SETTLING) * vectors(outputs) / _WINOGRAD_SHARE[product_rows()]
     large = _LARGE if min(tile) > 1 and max(tile) == 6 else 1.0
     transform = large * tiles * (vectors(inputs) * _INPUT + vectors(outputs) * _OUTPUT)
     fetch = inputs * vectors(outputs) * _FETCH[product_rows()]
