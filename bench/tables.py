@@ -143,7 +143,7 @@ SECTIONS = {"models": networks, "ops": layers, "others": others}
 
 
 def summary() -> None:
-    zen_5, zen_4 = RESULTS / "amd-epyc-family-26-model-2", RESULTS / "amd-epyc-zen-4"
+    zen_5, zen_4 = RESULTS / "amd-epyc-family-26-model-2", RESULTS / "amd-epyc-family-25-model-17"
     xeon = RESULTS / "intel-r-xeon-r-processor-family-6-model-207"
     models = "models_{}_2threads_avx512_bf16.csv"
     best(
