@@ -3,7 +3,7 @@
     python bench/models.py [--dtype bf16] [--threads 2] [--minutes 12] [--peers openvino,onnxruntime] [--only resnet]
 
 Each library runs in a process of its own, and calls alternate between them; turns in which others use the cores too
-or the host has moved them apart do not count (QUIET, NEAR). Nothing is reported for a library whose output is not
+or the host has moved them apart do not count (cores.py). Nothing is reported for a library whose output is not
 within 1e-4 of torch's float32 (0.1 in bf16), nor where building a network takes it longer than --prepare seconds.
 Rows go into bench/results/<processor>/models_*.csv, in place of older ones of the same network. --minutes ends the
 run before the next network, and --peers without "compile" leaves out the one that takes longest to build.
@@ -24,10 +24,11 @@ import threading
 import time
 import warnings
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from common import provenance, result_file, spread, update
+from cores import Cores, State
 from model_peers import LIBRARIES, PACKAGES, Dtype
 from model_zoo import NETWORKS, Network
 
@@ -35,19 +36,8 @@ from fastnets import _C
 
 PAUSE_S = 0.02
 """Before a call "after idle"."""
-TURN_S = 0.1
-"""Between two libraries: threads of ONNX Runtime spin for 50 ms after a call, and would take a core from the next."""
 BURST_S = 0.1
 """Calls back to back take about so long, and are one at least."""
-QUIET = 0.8
-"""A turn counts where the peak of arithmetic before and after each library is so much of the highest of the run: below
-it, others have a part of the cores."""
-NEAR = 2.0
-"""And where a cache line goes from core to core and back in so many times the least of the run: hosts move a virtual
-machine's cores between L3 caches for seconds (Zen 4: 80 and 310 ns), and MobileNetV2 takes 1.25 times as long there.
-Where fewer than 3 turns are quiet and near, all of a network's count, and its row says quiet=0."""
-WAITS = 10
-"""Times TURN_S that a library waits for quiet cores at most."""
 RHYTHMS = ("back to back", "after 20 ms")
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.1}
 
@@ -176,39 +166,6 @@ def ready(workers: dict[str, Worker], number: int, seconds: float) -> tuple[list
 
 Times = dict[str, tuple[float, float]]
 """Of a turn: a library's two times."""
-
-
-class State(NamedTuple):
-    """Of the cores: floating point operations a second, and seconds in which a cache line goes to another and back."""
-
-    flops: float
-    round_trip: float
-
-
-class Cores:
-    """Arithmetic of `threads` cores and the way from one to another: what they are, and the best that was seen."""
-
-    def __init__(self, threads: int) -> None:
-        self.threads, self.highest, self.nearest = threads, 0.0, float("inf")
-        for _ in range(20):  # the first turns need to know what is whole
-            self.now()
-
-    def now(self) -> State:
-        found = State(float(_C.peak_flops(self.threads)), float(_C.round_trip()))
-        self.highest, self.nearest = max(self.highest, found.flops), min(self.nearest, found.round_trip)
-        return found
-
-    def quiet(self, state: State) -> bool:
-        return state.flops >= QUIET * self.highest and state.round_trip <= NEAR * self.nearest
-
-    def settled(self) -> State:
-        """After TURN_S, or later if the cores are quiet then."""
-        for _ in range(WAITS):
-            time.sleep(TURN_S)
-            found = self.now()
-            if self.quiet(found):
-                break
-        return found
 
 
 Turn = tuple[list[State], Times]
